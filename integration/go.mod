@@ -1,0 +1,12 @@
+module github.com/xcontainer/xcontainer/integration
+
+go 1.26.8
+
+replace github.com/xcontainer/xcontainer => ../
+
+require (
+	github.com/google/go-containerregistry v0.22.1 // indirect
+	golang.org/x/crypto v0.59.0 // indirect
+	golang.org/x/sys v0.50.0 // indirect
+	golang.org/x/term v0.48.0 // indirect
+)
