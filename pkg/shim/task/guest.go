@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+)
+
+// Reasons for the end of a guest, for errors.Is on Guest.Death and on the error
+// of Boot. Anything else counts as a crash.
+var (
+	// ErrGuestCrashed: the guest ended by itself: panic, triple fault, power off
+	// without an exit message. Its container exits with status 255.
+	ErrGuestCrashed = errors.New("guest crashed")
+	// ErrGuestDestroyed: somebody else destroyed the domain, or Close did. Its
+	// container exits with status 137, as after SIGKILL.
+	ErrGuestDestroyed = errors.New("domain was destroyed")
+)
+
+// Stream is the host end of one stdio stream (docs/agent.md, section 3).
+// CloseWrite is the end of input for the process that reads it.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Guest is all that a container asks of its domain. All methods may be called
+// at the same time, and after the guest's end, when they fail at once.
+type Guest interface {
+	// Agent returns the client of the agent in the domain. Its calls fail when
+	// the guest ends.
+	Agent() agentapi.AgentService
+	// Stream opens a new stdio stream. The number names it in
+	// agentapi.Streams. The caller owns the stream.
+	Stream(ctx context.Context) (number uint64, stream Stream, err error)
+	// AddExport makes the directory or regular file that f (an O_PATH
+	// descriptor) stands for visible in the domain under name, which has
+	// components a-z, 0-9, "-", "." and "/" only. The guest may cache its
+	// contents for ttl. f stays the caller's, who closes it.
+	AddExport(ctx context.Context, name string, f *os.File, readOnly bool, ttl time.Duration) error
+	// RemoveExport takes an export back. Open files of the guest on it fail
+	// from then on.
+	RemoveExport(ctx context.Context, name string) error
+	// Dead is closed when the domain or its back-end has gone.
+	Dead() <-chan struct{}
+	// Death says why, with the last lines of the console where they explain
+	// it; nil before Dead is closed.
+	Death() error
+	// Close destroys the domain and its back-end and waits until they have
+	// gone. It does not sync. It may be called twice.
+	Close(ctx context.Context) error
+}
+
+// BootConfig describes a domain to boot. All fields are set.
+type BootConfig struct {
+	ID        string   // the container's
+	Namespace string   // containerd's
+	Bundle    string   // absolute path
+	UUID      [16]byte // the domain's handle
+
+	MemoryBytes uint64 // whole domain, a multiple of 4096
+	VCPUs       uint32
+	Weight      uint16 // credit2; 0 = Xen's default
+	Cap         uint16 // credit2, percent of one physical CPU; 0 = none
+
+	Share      string // directory with vmlinux and initramfs.cpio or initramfs.cpio.gz
+	ConsoleLog string // file that gets the guest's console, created by Boot
+
+	// Record is called as soon as the domain exists, before memory goes into
+	// it. An error of it ends Boot, which then destroys the domain.
+	Record func(domid uint16) error
+	// RecordBackend is called as soon as the back-end process exists.
+	RecordBackend func(pid int) error
+	// Step is told how long each step of Boot took, in order.
+	Step func(name string, d time.Duration)
+}
+
+// Boot builds and starts a domain and answers when its agent has said hello.
+// After an error nothing is left of the domain.
+type Boot func(ctx context.Context, c BootConfig) (Guest, error)
+
+// Cleanup destroys the domain domid if its handle is uuid, for a shim that has
+// died. A domain that no longer exists, or has another handle, is no error.
+type Cleanup func(ctx context.Context, domid uint16, uuid [16]byte) error
