@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libos
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"sync"
+)
+
+const (
+	consoleTail = 16 << 10 // bytes of the kernel log kept in memory for the reason of a death
+	consoleMax  = 1 << 20  // bytes of the kernel log kept in the file; a guest may print for ever
+)
+
+// console keeps the guest's kernel log: all of it up to a bound in a file, the
+// end of it in memory. The bytes are the guest's and may be anything.
+type console struct {
+	done chan struct{} // closed when the source has ended
+
+	mu      sync.Mutex
+	tail    []byte // guarded by mu
+	file    *os.File
+	written int64
+}
+
+// startConsole copies src to the file at path until src ends.
+func startConsole(src io.ReadCloser, path string) (*console, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	c := &console{done: make(chan struct{}), file: f}
+	go c.copy(src)
+	return c, nil
+}
+
+func (c *console) copy(src io.ReadCloser) {
+	defer close(c.done)
+	defer c.file.Close()
+	defer src.Close()
+	buf := make([]byte, 4096)
+	for {
+		n, err := src.Read(buf)
+		c.add(buf[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *console) add(b []byte) {
+	c.mu.Lock()
+	c.tail = append(c.tail, b...)
+	if over := len(c.tail) - consoleTail; over > 0 {
+		c.tail = append(c.tail[:0], c.tail[over:]...)
+	}
+	c.mu.Unlock()
+	if room := consoleMax - c.written; int64(len(b)) > room {
+		b = b[:max(room, 0)]
+	}
+	// A full disk loses lines of this log, not the container.
+	n, _ := c.file.Write(b)
+	c.written += int64(n)
+}
+
+// Last gives the most telling line at the end of the log: the panic if there
+// is one, else the last line; printable and at most 200 bytes long.
+func (c *console) Last() string {
+	c.mu.Lock()
+	lines := bytes.Split(bytes.Clone(c.tail), []byte("\n"))
+	c.mu.Unlock()
+	var last string
+	for _, l := range lines {
+		s := printable(l)
+		if s == "" {
+			continue
+		}
+		last = s
+		if strings.Contains(s, "Kernel panic") {
+			return s
+		}
+	}
+	return last
+}
+
+func printable(b []byte) string {
+	s := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, string(b))
+	if len(s) > 200 {
+		s = s[:200]
+	}
+	return strings.TrimSpace(s)
+}

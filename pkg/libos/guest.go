@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/ttrpc"
+
+	"github.com/xcontainer/xcontainer/pkg/backend/control"
+	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/xen"
+)
+
+// Stream is one stdio stream of a process in the guest.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Guest is a running library OS: its domain, its back-end process and the
+// connection to its agent. It owns all three; Close ends them.
+type Guest struct {
+	host    *xen.Host
+	dom     *xen.Domain
+	backend *backendProcess
+	console *console
+	agent   agentapi.TTRPCAgentService
+	rpc     *ttrpc.Client
+	streams atomic.Uint64
+
+	dead   chan struct{}
+	watch  context.CancelFunc
+	watchD chan struct{}
+
+	mu      sync.Mutex
+	death   error // guarded by mu; set before dead is closed
+	closing bool  // guarded by mu: Close has begun, the end is no news
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Agent is the service of the agent in the guest.
+func (g *Guest) Agent() agentapi.TTRPCAgentService { return g.agent }
+
+// DomID is the domain's number on this host.
+func (g *Guest) DomID() uint16 { return uint16(g.dom.ID()) }
+
+// BackendPID is the back-end process on this host.
+func (g *Guest) BackendPID() int { return g.backend.cmd.Process.Pid }
+
+// Stream opens one more stdio stream; number is its name in agentapi.Streams.
+// The caller owns conn.
+func (g *Guest) Stream(ctx context.Context) (number uint64, conn Stream, err error) {
+	c, err := g.backend.client.Dial(ctx, agentapi.PortStream)
+	if err != nil {
+		return 0, nil, fmt.Errorf("open a stdio stream: %w", err)
+	}
+	number = g.streams.Add(1)
+	h := streamHeader(number)
+	if _, err := c.Write(h[:]); err != nil {
+		c.Close()
+		return 0, nil, fmt.Errorf("open a stdio stream: write its header: %w", err)
+	}
+	return number, c, nil
+}
+
+// AddExport lets the guest see dir, an O_PATH descriptor of a directory or a
+// regular file, under name in its one virtio-fs mount. ttl is how long the
+// guest may keep names and attributes. The caller keeps dir.
+func (g *Guest) AddExport(ctx context.Context, name string, dir *os.File, readOnly bool, ttl time.Duration) error {
+	return g.backend.client.AddExport(ctx, control.Export{Name: name, Dir: dir, ReadOnly: readOnly, CacheTTL: ttl})
+}
+
+// RemoveExport takes name back. When it returns the back-end holds no
+// descriptor of it any more.
+func (g *Guest) RemoveExport(ctx context.Context, name string) error {
+	return g.backend.client.RemoveExport(ctx, name)
+}
+
+// Dead is closed when the domain or its back-end has gone without Close.
+func (g *Guest) Dead() <-chan struct{} { return g.dead }
+
+// Death says how the guest ended. It is nil until Dead is closed; afterwards it
+// matches one of ErrCrashed, ErrDestroyed, ErrStopped and ErrBackend.
+func (g *Guest) Death() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.death
+}
+
+// Close ends the domain and its back-end process. It does not sync: ask the
+// agent before. Legal in any state, any number of times; each call answers
+// what the first did.
+func (g *Guest) Close(ctx context.Context) error {
+	g.closeOnce.Do(func() { g.closeErr = g.close(ctx) })
+	return g.closeErr
+}
+
+func (g *Guest) close(ctx context.Context) error {
+	g.mu.Lock()
+	g.closing = true
+	g.mu.Unlock()
+	if g.rpc != nil {
+		g.rpc.Close()
+	}
+	// The back-end goes first: a domain whose frames are mapped stays a zombie.
+	// It is no longer needed, since whoever wanted a sync has had it.
+	var errs []error
+	if err := g.dom.Pause(); err != nil && !errors.Is(err, xen.ErrNotFound) {
+		errs = append(errs, err)
+	}
+	g.backend.stop()
+	errs = append(errs, g.dom.Destroy(ctx))
+	g.watch()
+	<-g.watchD
+	if g.console != nil {
+		<-g.console.done
+	}
+	errs = append(errs, g.host.Close())
+	return errors.Join(errs...)
+}
+
+// watchDeath waits for the end of the domain or of the back-end, whichever is
+// first, and records it.
+func (g *Guest) watchDeath(ctx context.Context) {
+	defer close(g.watchD)
+	ended := make(chan xen.Exit, 1)
+	go func() {
+		defer close(ended)
+		if e, err := g.dom.Watch(ctx, watchInterval, g.backend.client.GuestState()); err == nil {
+			ended <- e
+		}
+	}()
+	select {
+	case e, ok := <-ended:
+		if ok {
+			g.die(g.exitError(e))
+		}
+	case <-g.backend.done:
+		// A dying domain can take its back-end along; ask which was first.
+		if info, err := g.dom.Info(); err == nil && !info.Dying && !info.Shutdown {
+			g.die(deathError(ErrBackend, g.backend.reason(), ""))
+		} else if e, ok := <-ended; ok {
+			g.die(g.exitError(e))
+		}
+	}
+	for range ended {
+	}
+}
+
+func (g *Guest) exitError(e xen.Exit) error {
+	switch e.Reason {
+	case xen.Destroyed:
+		return deathError(ErrDestroyed, "", "")
+	case xen.Crash:
+		return deathError(ErrCrashed, "", g.lastLine())
+	default:
+		return deathError(ErrStopped, e.Reason.String(), g.lastLine())
+	}
+}
+
+// lastLine waits a moment for the back-end to pass on the end of the kernel log.
+func (g *Guest) lastLine() string {
+	g.backend.client.Drain()
+	return g.console.Last()
+}
+
+func (g *Guest) die(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closing || g.death != nil {
+		return
+	}
+	g.death = err
+	close(g.dead)
+}
