@@ -4,6 +4,7 @@ package virtqtest
 
 import (
 	"sync/atomic"
+	"testing"
 	"unsafe"
 )
 
@@ -28,3 +29,12 @@ func store64(b []byte, off uint32, v uint64) { atomic.StoreUint64((*uint64)(at(b
 func store16(b []byte, off uint32, v uint16) { *(*uint16)(at(b, off, 2)) = v }
 
 func fullFence(w *uint32) { atomic.AddUint32(w, 1) }
+
+// MustLie fails the test unless buf is part of pool[from:to].
+func MustLie(t testing.TB, pool, buf []byte, from, to int) {
+	t.Helper()
+	off := int(uintptr(unsafe.Pointer(unsafe.SliceData(buf))) - uintptr(unsafe.Pointer(unsafe.SliceData(pool))))
+	if len(buf) == 0 || off < from || off+len(buf) > to || cap(buf) != len(buf) {
+		t.Fatalf("buffer of %d bytes (cap %d) at %#x is outside %#x..%#x", len(buf), cap(buf), off, from, to)
+	}
+}
