@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stdio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFIFO opens a named pipe without waiting for the other end. The file's
+// reads and writes wait in the Go poller.
+func openFIFO(name string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(name, flag|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && fi.Mode()&os.ModeNamedPipe == 0 {
+		err = fmt.Errorf("%w: %s", ErrUnsupported, name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// reader is the reading end of a pipe, with a writing end held so that a
+// writer's leaving is no end of file.
+type reader struct {
+	*os.File
+	hold *os.File
+}
+
+func openReader(name string) (*reader, error) {
+	f, err := openFIFO(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	hold, err := openFIFO(name, os.O_WRONLY)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &reader{f, hold}, nil
+}
+
+func (r *reader) Close() error {
+	return errors.Join(r.hold.Close(), r.File.Close())
+}
+
+// writer is the writing end of a pipe. Only the writing end is held: so Linux
+// itself says when the last reader has gone (EPIPE), and the pipe keeps its
+// contents for the next one.
+type writer struct{ *os.File }
+
+func openWriter(name string) (*writer, error) {
+	// Without a reader O_WRONLY fails (ENXIO); a client may still be about to
+	// open its end, or waits in open(2) for ours.
+	rw, err := openFIFO(name, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	defer rw.Close()
+	f, err := openFIFO(name, os.O_WRONLY)
+	if err != nil {
+		return nil, err
+	}
+	return &writer{f}, nil
+}
+
+// Write waits for a slow reader. When there is none it keeps the newest bytes
+// that the pipe can hold, and succeeds.
+func (w *writer) Write(p []byte) (int, error) {
+	n, err := w.File.Write(p)
+	if errors.Is(err, unix.EPIPE) {
+		err = w.keep(p[n:])
+		n = len(p)
+	}
+	return n, err
+}
+
+// keep puts p into a pipe without a reader, at the cost of the oldest bytes. A
+// reader that comes meanwhile may miss those too: it is as if it came later.
+func (w *writer) keep(p []byte) error {
+	conn, err := w.File.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ioErr error
+	err = conn.Control(func(fd uintptr) { ioErr = keep(int(fd), p) })
+	return errors.Join(err, ioErr)
+}
+
+func keep(w int, p []byte) error {
+	// By descriptor, so that it is this pipe whatever its name is by now.
+	name := fmt.Sprintf("/proc/self/fd/%d", w)
+	r, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open pipe for reading: %w", err)
+	}
+	defer unix.Close(r)
+	drop := make([]byte, 4096)
+	for len(p) > 0 {
+		n, err := unix.Write(w, p)
+		switch {
+		case err == nil:
+			p = p[n:]
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			_, err := unix.Read(r, drop)
+			if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+				return fmt.Errorf("drop from pipe: %w", err)
+			}
+		default:
+			return fmt.Errorf("write to pipe: %w", err)
+		}
+	}
+	return nil
+}
