@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package holder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == Role:
+		if err := Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case os.Getenv("HOLDER_TEST_SHIM") != "":
+		h, err := Start("x")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(h.Pid())
+		select {} // until killed
+	}
+	os.Exit(m.Run())
+}
+
+func start(t *testing.T) *Holder {
+	t.Helper()
+	h, err := Start("some-id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+func done(t *testing.T, h *Holder) {
+	t.Helper()
+	select {
+	case <-h.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the holder did not end")
+	}
+}
+
+func TestHolderHasItsOwnNetwork(t *testing.T) {
+	h := start(t)
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours == its {
+		t.Errorf("the holder shares the network namespace %s", ours)
+	}
+	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", h.Pid())); err != nil || cwd != "/" {
+		t.Errorf("directory %q, %v", cwd, err)
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", h.Pid()))
+	if err != nil || string(cmdline) != "xcontainer-holder\x00holder\x00some-id\x00" {
+		t.Errorf("command line %q, %v", cmdline, err)
+	}
+}
+
+func TestSignalsEndIt(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			h := start(t)
+			if err := syscall.Kill(h.Pid(), sig); err != nil {
+				t.Fatal(err)
+			}
+			done(t, h)
+			if h.Signal() != sig {
+				t.Errorf("ended by %v", h.Signal())
+			}
+			h.Close()
+		})
+	}
+}
+
+func TestCloseEndsIt(t *testing.T) {
+	h := start(t)
+	h.Close()
+	h.Close()
+	if err := syscall.Kill(h.Pid(), 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// TestItEndsWithItsShim kills a process that has started a holder.
+func TestItEndsWithItsShim(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "HOLDER_TEST_SHIM=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		// Whoever reaps it now, a zombie is no process that waits.
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the holder %d is still there: %s", pid, stat)
+		}
+	}
+}

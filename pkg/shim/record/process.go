@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package record
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a process that is told apart from a later one with its pid by its
+// start time.
+type Process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks after boot, proc(5) stat field 22
+}
+
+// Of returns the process pid as it runs now.
+func Of(pid int) (Process, error) {
+	start, err := startTime(pid)
+	return Process{PID: pid, Start: start}, err
+}
+
+// Kill sends SIGKILL and waits for the end. A process that has ended already,
+// or whose pid another has now, is no error.
+func (p Process) Kill(ctx context.Context) error {
+	if p.PID <= 0 {
+		return nil
+	}
+	// Open first, compare then: the descriptor stays with the process compared.
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	defer unix.Close(fd)
+	start, err := startTime(p.PID)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && start != p.Start {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 50)
+		if n == 1 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for process %d: %w", p.PID, err)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for process %d: %w", p.PID, context.Cause(ctx))
+		}
+	}
+}
+
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is a name in parentheses that may hold anything.
+	i := bytes.LastIndexByte(data, ')')
+	if i < 0 {
+		return 0, fmt.Errorf("/proc/%d/stat: no name", pid)
+	}
+	fields := bytes.Fields(data[i+1:])
+	const start = 22 - 3 // the first field here is the third
+	if len(fields) <= start {
+		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields)+2)
+	}
+	return strconv.ParseUint(string(fields[start]), 10, 64)
+}
