@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/xcontainer/xcontainer/pkg/xen/abi"
+)
+
+// Waits of Destroy for the last references to a domain's memory to go.
+const (
+	goneFirstWait = time.Millisecond
+	goneMaxWait   = 50 * time.Millisecond
+	goneTimeout   = 30 * time.Second
+)
+
+// Domain is a domain of this host. Its methods may be used from several
+// goroutines; all compare the uuid, so that a domain that came later under the
+// same id is never touched.
+type Domain struct {
+	hv   Hypervisor
+	id   abi.DomID
+	uuid abi.UUID
+
+	// frames are of all pages, during the build only.
+	frames []abi.MFN
+	ports  ports
+	// share is nil unless this process built the domain.
+	share *share
+}
+
+// ID is the domain's id.
+func (d *Domain) ID() abi.DomID { return d.id }
+
+// UUID is what Config.UUID was.
+func (d *Domain) UUID() abi.UUID { return d.uuid }
+
+// Info describes the domain, or is ErrNotFound.
+func (d *Domain) Info() (Info, error) { return infoOf(d.hv, d.id, d.uuid) }
+
+// Unpause lets the domain run. Each call undoes one Pause, the first the pause
+// that the domain was created with.
+func (d *Domain) Unpause() error {
+	if _, err := d.Info(); err != nil {
+		return err
+	}
+	return d.hv.UnpauseDomain(d.id)
+}
+
+// Pause stops the domain's virtual CPUs until Unpause. Pauses are counted.
+func (d *Domain) Pause() error {
+	if _, err := d.Info(); err != nil {
+		return err
+	}
+	return d.hv.PauseDomain(d.id)
+}
+
+// Destroy ends the domain and waits until it is gone: nil means that it is,
+// whoever destroyed it. As long as another process maps its memory the domain
+// stays, dead; when ctx or half a minute ends before it goes, that is ErrZombie.
+func (d *Domain) Destroy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	for wait := goneFirstWait; ; wait = min(2*wait, goneMaxWait) {
+		info, err := d.Info()
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err == nil && info.State != Dying {
+			err = d.hv.DestroyDomain(d.id)
+			if err == nil {
+				// Look again at once: mostly it is gone.
+				info, err = d.Info()
+			}
+			if errors.Is(err, ErrNotFound) {
+				return nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("xen: destroy domain %d: %w: %d pages are still mapped: %w", d.id, ErrZombie, info.Pages, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Watch looks at the domain at once and then every interval, and answers when
+// it has shut down, is dying or gone. The error is ctx's, or the hypervisor's.
+func (d *Domain) Watch(ctx context.Context, interval time.Duration) (Reason, error) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		info, err := d.Info()
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return Destroyed, nil
+		case err != nil:
+			return 0, err
+		case info.State == Dying:
+			return Destroyed, nil
+		case info.State == Shutdown:
+			return info.Reason, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
