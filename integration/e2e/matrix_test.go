@@ -162,7 +162,7 @@ func TestSmokeTerminal(t *testing.T) {
 		r := s.sh(fmt.Sprintf(`%s 90x33 \
 'expect:# ' 'send:stty size; echo a$((40+2))b\r' 'expect:33 90' 'expect:a42b' \
 'size:71x19' 'send:sleep 1; stty size; tty\r' 'expect:19 71' 'expect:/dev/' \
-'send:echo s$((40+4))t; sleep 100\r' 'expect:s44t' 'send:\x03' 'send:echo c$((20+3))d\r' 'expect:c23d' 'send:exit 6\r' \
+'send:sh -c "echo s\$((40+4))t; exec sleep 100"\r' 'expect:s44t' 'send:\x03' 'send:echo c$((20+3))d\r' 'expect:c23d' 'send:exit 6\r' \
 -- $RUN --rm -t $B %s sh`, ptyrun, s.id()))
 		s.wantCode(r, 6)
 	})

@@ -157,9 +157,11 @@ func (a *Apt) fetch(ctx context.Context, verb, act, names []string) ([]Deb, erro
 
 // plan lists the files that a command would fetch into an empty pool.
 func (a *Apt) plan(ctx context.Context, verb, names []string) ([]Deb, error) {
-	// An empty archive directory makes apt list files that the pool has too.
-	args := append([]string{"-o", "Dir::Cache::archives=" + filepath.Join(a.dir, "none"), "--print-uris", "-qq"}, verb...)
-	out, err := a.run(ctx, a.pool, append(args, names...)...)
+	// apt does not list files that it finds in its archive directory (install)
+	// or in the working directory (download): show it an empty one.
+	empty := filepath.Join(a.dir, "none")
+	args := append([]string{"-o", "Dir::Cache::archives=" + empty, "--print-uris", "-qq"}, verb...)
+	out, err := a.run(ctx, empty, append(args, names...)...)
 	if err != nil {
 		if strings.Contains(err.Error(), "Unable to locate package") {
 			err = fmt.Errorf("%w: %w", ErrNotFound, err)

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/xcontainer/xcontainer/integration/internal/cache"
+	"github.com/xcontainer/xcontainer/integration/internal/inputs"
+)
+
+// Lab is a running lab with one open connection, which all commands share.
+// Its methods may be called from several goroutines.
+type Lab struct {
+	dir    string
+	state  *State
+	client *ssh.Client
+}
+
+// Marks that dom0's boot script leaves on the console.
+const (
+	markContainerd = "lab: containerd answers"
+	markNoDaemon   = "lab: containerd did not start"
+)
+
+// Limits of one boot.
+const (
+	bootTries   = 3
+	dialTries   = 5
+	bootLimit   = 240 * time.Second
+	silentLimit = 60 * time.Second // without a byte on the console
+)
+
+// crashMarks on the console mean that the machine will not come up.
+var crashMarks = []string{"Panic on CPU", "Kernel panic", "Domain 0 crashed", "Domain 0 shutdown", "Xen BUG"}
+
+// errNoBoot means that a boot failed in a way that a new start may cure.
+var errNoBoot = errors.New("the machine did not come up")
+
+// Up builds what is missing and starts the lab, and returns when containerd
+// answers. A running lab is an error.
+func Up(ctx context.Context, o Options) (*Lab, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := o.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	m, files, err := o.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("lab: make state directory: %w", err)
+	}
+	unlock, err := cache.LockFile(ctx, filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := readState(dir); !errors.Is(err, ErrNotRunning) {
+		if err == nil {
+			err = fmt.Errorf("lab: start: the lab %q runs already (lab down ends it)", o.Name)
+		}
+		return nil, err
+	}
+	for n := 1; ; n++ {
+		o.Progress("boot " + o.title())
+		l, err := boot(ctx, o, dir, m, files)
+		if err == nil || !errors.Is(err, errNoBoot) || n == bootTries || ctx.Err() != nil {
+			return l, err
+		}
+		o.Progress(fmt.Sprintf("%v; start it again (%d of %d)", err, n+1, bootTries))
+	}
+}
+
+// title names the machine in messages.
+func (o Options) title() string {
+	if o.NoXen {
+		return "the lab without Xen"
+	}
+	return "the lab on Xen " + o.Xen
+}
+
+// Build makes everything that Up would need, without starting the lab.
+func Build(ctx context.Context, o Options) error {
+	o, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	_, _, err = o.prepare(ctx)
+	return err
+}
+
+// prepare checks the machine and builds the inputs. It returns the machine and
+// the files that its state directory links to, by name.
+func (o Options) prepare(ctx context.Context) (machine, map[string]string, error) {
+	m := machine{
+		kvm: haveKVM(), xen: !o.NoXen, memMB: o.MemMB, cpus: o.CPUs,
+		payload: o.Payload, linuxArgs: o.LinuxArgs, xenArgs: o.XenArgs,
+	}
+	if err := CheckHost(ctx); err != nil {
+		return m, nil, err
+	}
+	c, err := cache.Open(o.Cache)
+	if err != nil {
+		return m, nil, err
+	}
+	b := inputs.NewBuilder(c, o.Progress)
+	d, err := b.Dom0(ctx)
+	if err != nil {
+		return m, nil, err
+	}
+	files := map[string]string{"vmlinuz": d.Kernel, "initrd": d.Initrd, "disk": d.Disk}
+	if !o.NoXen {
+		if files["xen"], err = b.Xen(ctx, o.Xen); err != nil {
+			return m, nil, err
+		}
+	}
+	if err := os.MkdirAll(o.Payload, 0o755); err != nil {
+		return m, nil, fmt.Errorf("lab: payload folder: %w", err)
+	}
+	return m, files, nil
+}
+
+// boot starts QEMU once and waits for the machine.
+func boot(ctx context.Context, o Options, dir string, m machine, files map[string]string) (*Lab, error) {
+	for name, target := range files {
+		link := filepath.Join(dir, name)
+		os.Remove(link)
+		if err := os.Symlink(target, link); err != nil {
+			return nil, fmt.Errorf("lab: link machine files: %w", err)
+		}
+	}
+	hostKey, err := makeKeys(dir)
+	if err != nil {
+		return nil, err
+	}
+	if m.port, err = freePort(); err != nil {
+		return nil, err
+	}
+	cmd, err := m.start(dir)
+	if err != nil {
+		return nil, err
+	}
+	go cmd.Wait() // no zombie while this process lives
+	s := &State{
+		Pid: cmd.Process.Pid, Port: m.port, HostKey: hostKey,
+		MemMB: o.MemMB, CPUs: o.CPUs, Payload: o.Payload, Accel: "tcg",
+	}
+	if m.kvm {
+		s.Accel = "kvm"
+	}
+	if m.xen {
+		s.Xen = o.Xen
+	}
+	if s.Start, err = procStart(s.Pid); err != nil {
+		return nil, fmt.Errorf("lab: %w: QEMU ended at once: %s", errNoBoot, logTail(dir, qemuLogFile))
+	}
+	l, err := wait(ctx, o, dir, s)
+	if err != nil {
+		os.Remove(filepath.Join(dir, stateFile))
+		return nil, errors.Join(err, endProcess(s.Pid, s.Start))
+	}
+	return l, nil
+}
+
+// wait follows the console until the machine is ready, then connects.
+func wait(ctx context.Context, o Options, dir string, s *State) (*Lab, error) {
+	if err := writeState(dir, s); err != nil {
+		return nil, err
+	}
+	con := filepath.Join(dir, consoleFile)
+	begin, last, size := time.Now(), time.Now(), -1
+	for {
+		text, err := os.ReadFile(con)
+		if err != nil {
+			return nil, fmt.Errorf("lab: read console: %w", err)
+		}
+		if len(text) != size {
+			size, last = len(text), time.Now()
+		}
+		if line, bad := crashLine(text); bad {
+			return nil, fmt.Errorf("lab: %w: %s", errNoBoot, line)
+		}
+		if bytes.Contains(text, []byte(markContainerd)) || bytes.Contains(text, []byte(markNoDaemon)) {
+			break
+		}
+		switch {
+		case !s.alive():
+			return nil, fmt.Errorf("lab: %w: QEMU ended: %s", errNoBoot, logTail(dir, qemuLogFile))
+		case time.Since(last) > silentLimit:
+			return nil, fmt.Errorf("lab: %w: nothing on the console for %v", errNoBoot, silentLimit)
+		case time.Since(begin) > bootLimit:
+			return nil, fmt.Errorf("lab: %w within %v", errNoBoot, bootLimit)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("lab: wait for the machine: %w", context.Cause(ctx))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	client, err := dial(ctx, dir, s)
+	for n := 0; err != nil && n < dialTries && ctx.Err() == nil; n++ {
+		time.Sleep(time.Second)
+		client, err = dial(ctx, dir, s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", err, errNoBoot)
+	}
+	l := &Lab{dir: dir, state: s, client: client}
+	if text, _ := os.ReadFile(con); bytes.Contains(text, []byte(markNoDaemon)) {
+		o.Progress("containerd did not start: see lab logs containerd")
+	}
+	return l, nil
+}
+
+// crashLine finds the first line of the console that tells of a crash.
+func crashLine(console []byte) (string, bool) {
+	for line := range bytes.Lines(console) {
+		for _, m := range crashMarks {
+			if bytes.Contains(line, []byte(m)) {
+				return string(bytes.TrimSpace(line)), true
+			}
+		}
+	}
+	return "", false
+}
+
+// logTail returns the last line of a file of the state directory.
+func logTail(dir, name string) string {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return lines[len(lines)-1]
+}
+
+// Attach connects to a running lab: the one of o.Checkout and o.Name.
+func Attach(ctx context.Context, o Options) (*Lab, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := o.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	s, err := readState(dir)
+	if err != nil {
+		return nil, err
+	}
+	client, err := dial(ctx, dir, s)
+	if err != nil {
+		return nil, err
+	}
+	return &Lab{dir: dir, state: s, client: client}, nil
+}
+
+// State describes the running lab.
+func (l *Lab) State() State { return *l.state }
+
+// Close closes the connection; the lab goes on.
+func (l *Lab) Close() error {
+	if err := l.client.Close(); err != nil {
+		return fmt.Errorf("lab: close connection: %w", err)
+	}
+	return nil
+}
+
+// Down ends the lab's machine. Its disk is lost.
+func (l *Lab) Down() error {
+	l.client.Close()
+	return down(l.dir, l.state)
+}
+
+// Down ends the lab of o.Checkout and o.Name. If it is not running, that is
+// ErrNotRunning.
+func Down(ctx context.Context, o Options) error {
+	o, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	dir, err := o.stateDir()
+	if err != nil {
+		return err
+	}
+	s, err := readState(dir)
+	if err != nil {
+		return err
+	}
+	return down(dir, s)
+}
+
+func down(dir string, s *State) error {
+	if err := endProcess(s.Pid, s.Start); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("lab: remove state: %w", err)
+	}
+	return nil
+}
+
+// ConsolePath is the file that gets what Xen and dom0 write to the serial line.
+func (l *Lab) ConsolePath() string { return filepath.Join(l.dir, consoleFile) }
+
+// ConsolePath returns the console file of the lab of o, running or not.
+func ConsolePath(o Options) (string, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return "", err
+	}
+	dir, err := o.stateDir()
+	return filepath.Join(dir, consoleFile), err
+}
+
+// Console returns what Xen and dom0 have written to the serial line so far.
+func (l *Lab) Console() ([]byte, error) {
+	b, err := os.ReadFile(l.ConsolePath())
+	if err != nil {
+		return nil, fmt.Errorf("lab: read console: %w", err)
+	}
+	return b, nil
+}
+
+// SyncPayload makes dom0's /opt/xcontainer equal to the payload folder.
+func (l *Lab) SyncPayload(ctx context.Context) error {
+	r, err := l.Run(ctx, "lab-payload", nil)
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
+	}
+	if err != nil {
+		return fmt.Errorf("lab: refresh payload: %w", err)
+	}
+	return nil
+}
+
+// UpdateLists fetches new package lists, so that the next build takes the
+// newest packages.
+func UpdateLists(ctx context.Context, o Options) error {
+	o, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	c, err := cache.Open(o.Cache)
+	if err != nil {
+		return err
+	}
+	return inputs.NewBuilder(c, o.Progress).Update(ctx)
+}
