@@ -59,27 +59,29 @@ type Queue struct {
 
 // Chain is one buffer of the guest: what the device reads, then what it may
 // write. The slices alias guest memory, are never empty, and belong to the
-// caller until it pushes the chain; after that neither may be touched.
+// caller, who may cut them down, until it pushes the chain; after that neither
+// may be touched.
 type Chain struct {
 	Readable [][]byte
 	Writable [][]byte
 
-	head uint16
+	head     uint16
+	writeLen uint64
 }
 
 // ReadLen is the sum of the lengths of Readable. Buffers may overlap, so it can
 // exceed the section's size.
-func (c *Chain) ReadLen() uint64 { return total(c.Readable) }
-
-// WriteLen is the sum of the lengths of Writable; see ReadLen.
-func (c *Chain) WriteLen() uint64 { return total(c.Writable) }
-
-func total(bufs [][]byte) (n uint64) {
-	for _, b := range bufs {
+func (c *Chain) ReadLen() uint64 {
+	n := uint64(0)
+	for _, b := range c.Readable {
 		n += uint64(len(b))
 	}
 	return n
 }
+
+// WriteLen is the sum of the lengths that Writable had when the chain was
+// popped; see ReadLen.
+func (c *Chain) WriteLen() uint64 { return c.writeLen }
 
 // New checks cfg against the pool and returns its queue. Pool must be 8-aligned
 // and stay mapped until nobody uses the queue or a chain of it. The fields of
@@ -163,7 +165,7 @@ func (q *Queue) pendingLocked() (uint32, error) {
 
 // walkLocked collects the buffers of the chain that starts at head.
 func (q *Queue) walkLocked(c *Chain, head uint16) error {
-	c.head = head
+	c.head, c.writeLen = head, 0
 	i := head
 	for n := uint32(0); ; n++ {
 		if n == q.cfg.Num {
@@ -186,6 +188,7 @@ func (q *Queue) walkLocked(c *Chain, head uint16) error {
 		switch {
 		case flags&descWrite != 0:
 			c.Writable = append(c.Writable, buf)
+			c.writeLen += size
 		case len(c.Writable) != 0:
 			return q.failLocked("descriptor %d is readable and follows a writable one", i)
 		default:
@@ -214,7 +217,7 @@ func (q *Queue) Push(c *Chain, n uint32) error {
 	if !q.inFlight[head] {
 		return fmt.Errorf("virtq: chain %d pushed twice", head)
 	}
-	n = uint32(min(uint64(n), c.WriteLen()))
+	n = uint32(min(uint64(n), c.writeLen))
 	at := q.cfg.Used + 4 + 8*uint32(q.usedIdx&q.mask)
 	store32(q.pool, at, uint32(head))
 	store32(q.pool, at+4, n)
