@@ -28,9 +28,6 @@ type Record struct {
 	Shim    Process `json:"shim"`
 	Backend Process `json:"backend,omitzero"`
 	Holder  Process `json:"holder,omitzero"`
-
-	// Rootfs is the directory on which the shim has mounted, or was about to.
-	Rootfs string `json:"rootfs,omitempty"`
 }
 
 // UUID is a domain's handle, in JSON as 32 hexadecimal digits.

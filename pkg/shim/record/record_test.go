@@ -22,7 +22,7 @@ func TestRoundTrip(t *testing.T) {
 	domid := uint16(7)
 	for _, want := range []*Record{
 		{ID: "a", Namespace: "n", Created: time.Unix(1, 2).UTC(), UUID: UUID{1, 15: 255}},
-		{ID: "a", DomID: &domid, Shim: Process{1, 2}, Backend: Process{3, 4}, Holder: Process{5, 6}, Rootfs: "/r"},
+		{ID: "a", DomID: &domid, Shim: Process{1, 2}, Backend: Process{3, 4}, Holder: Process{5, 6}},
 	} {
 		if err := want.Write(dir); err != nil {
 			t.Fatal(err)

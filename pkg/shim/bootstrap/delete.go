@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/v2/core/mount"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/record"
+)
+
+// exitKilled is what a container gets whose shim has gone: that of SIGKILL.
+const exitKilled = 137
+
+// Destroy destroys the domain domid if its handle is uuid; one that no longer
+// exists is no error.
+type Destroy func(ctx context.Context, domid uint16, uuid [16]byte) error
+
+// Delete removes all that a dead shim left of the container in the bundle, and
+// reports its exit to containerd. It may be called again, and for a container
+// that was never created. It tries every step even if one fails; the bundle's
+// directory is containerd's.
+func Delete(ctx context.Context, f Flags, destroy Destroy, stdout io.Writer) error {
+	if err := f.need(); err != nil {
+		return err
+	}
+	dir := f.Bundle
+	if dir == "" {
+		var err error
+		if dir, err = os.Getwd(); err != nil {
+			return fmt.Errorf("delete %s: %w", f.ID, err)
+		}
+	}
+	resp := &taskapi.DeleteResponse{ExitStatus: exitKilled}
+	r, err := record.Read(dir)
+	errs := []error{err}
+	if r != nil {
+		resp.Pid = uint32(r.Holder.PID)
+		// The shim first: it would take our work for attacks on its domain.
+		for _, p := range []record.Process{r.Shim, r.Backend, r.Holder} {
+			errs = append(errs, p.Kill(ctx))
+		}
+		if r.DomID != nil {
+			errs = append(errs, destroy(ctx, *r.DomID, r.UUID))
+		}
+	}
+	errs = append(errs, unmount(filepath.Join(dir, "rootfs")), removeSocket(dir))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete %s: %w", f.ID, err)
+	}
+	if err := record.Remove(dir); err != nil {
+		return fmt.Errorf("delete %s: %w", f.ID, err)
+	}
+	resp.ExitedAt = timestamppb.New(time.Now())
+	b, err := proto.Marshal(resp)
+	if err == nil {
+		_, err = stdout.Write(b)
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s: answer: %w", f.ID, err)
+	}
+	return nil
+}
+
+func unmount(rootfs string) error {
+	if err := mount.UnmountRecursive(rootfs, 0); err != nil {
+		return fmt.Errorf("unmount %s: %w", rootfs, err)
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bootstrap
+
+import (
+	"fmt"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxInput bounds what `start` reads from containerd.
+const maxInput = 10 << 20
+
+// Versions of the task service that are answered.
+const (
+	taskV2 = 2
+	taskV3 = 3
+)
+
+// params is what a `start` knows about its daemon.
+type params struct {
+	ttrpcAddress string
+	grpcAddress  string
+	socketDir    string
+	debug        bool
+	// bootstrap: the daemon (2.3 and later) sent BootstrapParams and reads a
+	// BootstrapResult. Earlier ones send their runtime options, or nothing, and
+	// read an address.
+	bootstrap bool
+}
+
+// decode tells the two handshakes apart. Options of an earlier daemon may happen
+// to parse as BootstrapParams, so the message must name this container.
+func decode(input []byte, f Flags, getenv func(string) string) params {
+	var m bootapi.BootstrapParams
+	if len(input) > 0 && proto.Unmarshal(input, &m) == nil && m.InstanceID == f.ID && m.Namespace == f.Namespace {
+		return params{
+			ttrpcAddress: m.ContainerdTtrpcAddress,
+			grpcAddress:  m.ContainerdGrpcAddress,
+			socketDir:    m.GetSocketDir(),
+			debug:        m.LogLevel < bootapi.LogLevel_LOG_LEVEL_INFO,
+			bootstrap:    true,
+		}
+	}
+	return params{
+		ttrpcAddress: getenv("TTRPC_ADDRESS"),
+		grpcAddress:  f.Address,
+		debug:        f.Debug,
+	}
+}
+
+// answer is what `start` prints for a shim that listens at address. Every daemon
+// before 2.3 takes the bare address as version 2 (JSON with version 3 would stop
+// 1.7). Daemons 2.3.0 to 2.3.6 trim white space around the message, which must
+// therefore neither begin nor end with any: it ends with the protocol's name.
+func (p params) answer(address string) ([]byte, error) {
+	if !p.bootstrap {
+		return []byte(address), nil
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&bootapi.BootstrapResult{
+		Version:  taskV3,
+		Address:  address,
+		Protocol: "ttrpc",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode the answer: %w", err)
+	}
+	return b, nil
+}
