@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vfs
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Config bounds what a guest can make the file service hold. Zero values mean
+// the defaults.
+type Config struct {
+	// NodeFDs is the number of O_PATH descriptors kept for nodes that could
+	// be opened again by name. Default 1024.
+	NodeFDs int
+	// OrphanFDs is the number kept for nodes whose last name is gone.
+	// Default 512.
+	OrphanFDs int
+	// Handles is the number of files and directories the guest may have open
+	// at once; beyond it open answers ENFILE. Default 65536, and never more
+	// than RLIMIT_NOFILE leaves.
+	Handles int
+	// Nodes is the number of files the guest may remember; beyond it lookup
+	// answers ENFILE. Default 2^22.
+	Nodes int
+}
+
+// spareFDs are descriptors that the service needs besides those of nodes and
+// handles: exports, queues, and those open for a moment.
+const spareFDs = 256
+
+// FS is a file system: a synthetic root and its exports. It implements
+// fuse.RawFileSystem; every method may be called from any goroutine.
+type FS struct {
+	// What a method below does not implement answers ENOSYS, upon which the
+	// kernel does without or does it itself (locks, poll, access).
+	fuse.RawFileSystem
+
+	cfg    Config
+	procFD int // O_PATH descriptor of /proc/self/fd
+	born   time.Time
+
+	// rename is held while a name changes its place, so that a node found
+	// missing can be looked for once more after the change is recorded.
+	rename sync.RWMutex
+
+	nodeTable
+	handleTable
+
+	closeOnce sync.Once
+}
+
+// New returns a file system without exports. It opens /proc/self/fd, so it must
+// be called before the process gives up its mount namespace. Close frees it.
+func New(cfg Config) (*FS, error) {
+	for _, d := range []struct {
+		v   *int
+		def int
+	}{{&cfg.NodeFDs, 1024}, {&cfg.OrphanFDs, 512}, {&cfg.Handles, 65536}, {&cfg.Nodes, 1 << 22}} {
+		if *d.v <= 0 {
+			*d.v = d.def
+		}
+	}
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return nil, fmt.Errorf("vfs: read descriptor limit: %w", err)
+	}
+	fixed := uint64(cfg.NodeFDs + cfg.OrphanFDs + spareFDs)
+	if lim.Cur < fixed+64 {
+		return nil, fmt.Errorf("vfs: descriptor limit is %d, at least %d are needed", lim.Cur, fixed+64)
+	}
+	cfg.Handles = int(min(uint64(cfg.Handles), lim.Cur-fixed))
+	proc, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("vfs: open /proc/self/fd: %w", err)
+	}
+	fs := &FS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		cfg:           cfg,
+		procFD:        proc,
+		born:          time.Now(),
+	}
+	fs.initNodes(cfg)
+	fs.initHandles(cfg.Handles)
+	return fs, nil
+}
+
+// String names the file system in mount tables.
+func (fs *FS) String() string { return "xcontainer" }
+
+// Close removes every export and closes every descriptor. It may be called
+// twice; requests under way end first.
+func (fs *FS) Close() error {
+	fs.closeOnce.Do(func() {
+		for _, e := range fs.takeExports() {
+			fs.dismantle(e)
+		}
+		fs.Reset()
+		unix.Close(fs.procFD)
+		fs.procFD = -1
+	})
+	return nil
+}
+
+// Reset forgets everything that the guest holds, open files and nodes, as after
+// an unmount. Exports stay. No request may be under way.
+func (fs *FS) Reset() {
+	fs.closeHandles(nil)
+	fs.forgetAll()
+}
+
+// Descriptors returns how many descriptors nodes and handles hold at present.
+func (fs *FS) Descriptors() int {
+	fs.nodeTable.mu.Lock()
+	n := fs.lru.n + fs.orphans.n
+	fs.nodeTable.mu.Unlock()
+	return n + fs.openHandles()
+}
+
+// SetDebug does nothing: no request of a guest is worth a line of log.
+func (fs *FS) SetDebug(bool) {}
