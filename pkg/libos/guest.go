@@ -32,13 +32,14 @@ type Guest struct {
 	dom     *xen.Domain
 	backend *backendProcess
 	console *console
-	agent   agentapi.TTRPCAgentService
+	hello   net.Conn
+	agent   agentapi.AgentService
 	rpc     *ttrpc.Client
 	streams atomic.Uint64
 
-	dead   chan struct{}
-	watch  context.CancelFunc
-	watchD chan struct{}
+	dead      chan struct{}
+	stopWatch context.CancelFunc
+	watchD    chan struct{} // closed when the watcher has returned
 
 	mu      sync.Mutex
 	death   error // guarded by mu; set before dead is closed
@@ -49,13 +50,13 @@ type Guest struct {
 }
 
 // Agent is the service of the agent in the guest.
-func (g *Guest) Agent() agentapi.TTRPCAgentService { return g.agent }
+func (g *Guest) Agent() agentapi.AgentService { return g.agent }
 
 // DomID is the domain's number on this host.
 func (g *Guest) DomID() uint16 { return uint16(g.dom.ID()) }
 
 // BackendPID is the back-end process on this host.
-func (g *Guest) BackendPID() int { return g.backend.cmd.Process.Pid }
+func (g *Guest) BackendPID() int { return g.backend.pid }
 
 // Stream opens one more stdio stream; number is its name in agentapi.Streams.
 // The caller owns conn.
@@ -105,23 +106,35 @@ func (g *Guest) Close(ctx context.Context) error {
 	return g.closeErr
 }
 
+// close works at any stage of a build: what was not made yet is nil.
 func (g *Guest) close(ctx context.Context) error {
 	g.mu.Lock()
 	g.closing = true
 	g.mu.Unlock()
+	var errs []error
+	// No more of the guest's doing, then the back-end: a domain whose frames
+	// are mapped stays a zombie. Whoever wanted a sync has had it.
+	if g.dom != nil {
+		if err := g.dom.Pause(); err != nil && !errors.Is(err, xen.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	if g.stopWatch != nil {
+		g.stopWatch()
+		<-g.watchD
+	}
 	if g.rpc != nil {
 		g.rpc.Close()
 	}
-	// The back-end goes first: a domain whose frames are mapped stays a zombie.
-	// It is no longer needed, since whoever wanted a sync has had it.
-	var errs []error
-	if err := g.dom.Pause(); err != nil && !errors.Is(err, xen.ErrNotFound) {
-		errs = append(errs, err)
+	if g.hello != nil {
+		g.hello.Close()
 	}
-	g.backend.stop()
-	errs = append(errs, g.dom.Destroy(ctx))
-	g.watch()
-	<-g.watchD
+	if g.backend != nil {
+		g.backend.stop()
+	}
+	if g.dom != nil {
+		errs = append(errs, g.dom.Destroy(ctx))
+	}
 	if g.console != nil {
 		<-g.console.done
 	}
@@ -129,48 +142,80 @@ func (g *Guest) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// watchDeath waits for the end of the domain or of the back-end, whichever is
-// first, and records it.
+// watchDeath waits for the end of the domain or of its back-end, whichever is
+// first, records it, and ends what is left, so that no guest runs without
+// devices and none stays as a zombie until Close.
 func (g *Guest) watchDeath(ctx context.Context) {
 	defer close(g.watchD)
-	ended := make(chan xen.Exit, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	go func() {
-		defer close(ended)
-		if e, err := g.dom.Watch(ctx, watchInterval, g.backend.client.GuestState()); err == nil {
-			ended <- e
+		select {
+		case <-g.backend.done:
+			cancel()
+		case <-g.backend.client.Done():
+			cancel()
+		case <-ctx.Done():
 		}
 	}()
-	select {
-	case e, ok := <-ended:
-		if ok {
-			g.die(g.exitError(e))
-		}
-	case <-g.backend.done:
-		// A dying domain can take its back-end along; ask which was first.
-		if info, err := g.dom.Info(); err == nil && !info.Dying && !info.Shutdown {
-			g.die(deathError(ErrBackend, g.backend.reason(), ""))
-		} else if e, ok := <-ended; ok {
-			g.die(g.exitError(e))
-		}
+	reason, err := g.watchDomain(ctx)
+	g.mu.Lock()
+	closing := g.closing
+	g.mu.Unlock()
+	switch {
+	case closing:
+		return
+	case err == nil:
+		g.die(g.exitError(reason))
+	default:
+		g.die(g.backendEnded())
 	}
-	for range ended {
+	g.backend.stop()
+	destroyCtx, stop := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer stop()
+	// Close tries again, and reports.
+	_ = g.dom.Destroy(destroyCtx)
+}
+
+// watchDomain waits for the domain's end. A hint of the guest makes it look
+// more often for a while.
+func (g *Guest) watchDomain(ctx context.Context) (xen.Reason, error) {
+	interval := watchInterval
+	for {
+		look, cancel := context.WithCancel(ctx)
+		go func() {
+			select {
+			case <-g.backend.client.GuestState():
+				cancel()
+			case <-look.Done():
+			}
+		}()
+		reason, err := g.dom.Watch(look, interval)
+		hinted := look.Err() != nil && ctx.Err() == nil
+		cancel()
+		if !hinted {
+			return reason, err
+		}
+		interval = hintInterval
 	}
 }
 
-func (g *Guest) exitError(e xen.Exit) error {
-	switch e.Reason {
+func (g *Guest) exitError(r xen.Reason) error {
+	switch r {
 	case xen.Destroyed:
 		return deathError(ErrDestroyed, "", "")
 	case xen.Crash:
 		return deathError(ErrCrashed, "", g.lastLine())
 	default:
-		return deathError(ErrStopped, e.Reason.String(), g.lastLine())
+		return deathError(ErrStopped, r.String(), g.lastLine())
 	}
 }
 
-// lastLine waits a moment for the back-end to pass on the end of the kernel log.
+// lastLine waits until the back-end has passed on the end of the kernel log.
 func (g *Guest) lastLine() string {
 	g.backend.client.Drain()
+	g.backend.stop()
+	<-g.console.done
 	return g.console.Last()
 }
 
@@ -182,4 +227,17 @@ func (g *Guest) die(err error) {
 	}
 	g.death = err
 	close(g.dead)
+}
+
+// backendEnded says which of the two went first: a dying domain can take its
+// back-end along.
+func (g *Guest) backendEnded() error {
+	switch info, err := g.dom.Info(); {
+	case errors.Is(err, xen.ErrNotFound) || err == nil && info.State == xen.Dying:
+		return g.exitError(xen.Destroyed)
+	case err == nil && info.State == xen.Shutdown:
+		return g.exitError(info.Reason)
+	}
+	g.backend.stop()
+	return deathError(ErrBackend, g.backend.reason(), "")
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/xcontainer/xcontainer/pkg/xen/pv"
 )
 
@@ -18,7 +20,7 @@ const (
 	InitramfsFile = "initramfs.cpio"
 )
 
-// maxInitramfs bounds what is read into memory; ours has about 8 MB.
+// maxInitramfs bounds what goes into a domain's memory; ours has about 8 MB.
 const maxInitramfs = 256 << 20
 
 // ErrImage is matched by every error about the library OS's files.
@@ -39,7 +41,7 @@ func LoadImage(dir string) (*Image, error) {
 		return nil, imageError("kernel", path, err)
 	}
 	path = filepath.Join(dir, InitramfsFile)
-	initramfs, err := readBounded(path, maxInitramfs)
+	initramfs, err := mapBounded(path, maxInitramfs)
 	if err != nil {
 		k.Close()
 		return nil, imageError("initramfs", path, err)
@@ -47,8 +49,11 @@ func LoadImage(dir string) (*Image, error) {
 	return &Image{Kernel: k, Initramfs: initramfs}, nil
 }
 
-// Close gives the kernel file back.
-func (i *Image) Close() error { return i.Kernel.Close() }
+// Close gives the files back; they are mapped, so that a shim does not hold
+// megabytes that it needs for a moment only. Call it once no Create runs.
+func (i *Image) Close() error {
+	return errors.Join(i.Kernel.Close(), unix.Munmap(i.Initramfs))
+}
 
 func imageError(what, path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,13 +63,18 @@ func imageError(what, path string, err error) error {
 	return fmt.Errorf("%w: %s %s: %w", ErrImage, what, path, err)
 }
 
-func readBounded(path string, limit int64) ([]byte, error) {
-	st, err := os.Stat(path)
+func mapBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > limit {
 		return nil, fmt.Errorf("no regular file of 1 to %d bytes", limit)
 	}
-	return os.ReadFile(path)
+	return unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
 }
