@@ -40,7 +40,7 @@ type Config struct {
 	Created func(abi.DomID) error
 
 	// Step, if set, hears how long each step took: createdomain, populate,
-	// load, tables, devices, pin.
+	// ports, load, tables, devices, pin.
 	Step func(name string, d time.Duration)
 }
 

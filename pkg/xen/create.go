@@ -134,8 +134,12 @@ func (b *builder) limits() error {
 }
 
 // populate gives the domain its memory, in 2 MiB pieces as far as there are any.
+// The claim makes several builds at once fail early instead of all half way.
 func (b *builder) populate() error {
 	id, pages := b.dom.id, b.plan.NrPages
+	if err := b.hv.Claim(id, pages); err != nil {
+		return fmt.Errorf("populate %d KiB: %w", pages*4, err)
+	}
 	frames := make([]abi.MFN, 0, pages)
 	var big []abi.PFN
 	for p := uint64(0); p+bigPages <= pages; p += bigPages {
@@ -178,8 +182,8 @@ func (b *builder) fill(ctx context.Context) (err error) {
 		return err
 	}
 	b.info = info
-	page, err := b.devicePage()
-	if err != nil {
+	var page []byte
+	if err = b.timed(ctx, "ports", func() (err error) { page, err = b.devicePage(); return err }); err != nil {
 		return err
 	}
 	var img *pv.Image

@@ -30,6 +30,7 @@ type Hypervisor interface {
 	SetMaxVCPUs(dom abi.DomID, n uint32) error
 	SetCredit2(dom abi.DomID, weight, limit uint16) error
 	SetVCPU(abi.DomID, abi.EntryContext) error
+	Claim(dom abi.DomID, pages uint64) error
 	Populate(dom abi.DomID, order uint32, pfns []abi.PFN) ([]abi.MFN, error)
 	Map(dom abi.DomID, frames []abi.MFN, writable bool) ([]byte, func() error, error)
 	PinL4(dom abi.DomID, root abi.MFN) error

@@ -33,6 +33,7 @@ var headerValues = []struct {
 	{"XENVER_extraversion", XenVerExtraVersion},
 	{"sizeof(xen_extraversion_t)", ExtraVersionLen},
 	{"XENMEM_populate_physmap", MemOpPopulatePhysmap},
+	{"XENMEM_claim_pages", MemOpClaimPages},
 	{"DOMID_SELF", int(DomIDSelf)},
 	{"DOMID_FIRST_RESERVED", int(FirstReservedDomID)},
 

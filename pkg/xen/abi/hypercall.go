@@ -25,7 +25,10 @@ const (
 )
 
 // Commands of memory_op, memory.h.
-const MemOpPopulatePhysmap = 6
+const (
+	MemOpPopulatePhysmap = 6
+	MemOpClaimPages      = 24
+)
 
 // struct xen_memory_reservation, memory.h.
 const (

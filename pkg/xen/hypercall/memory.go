@@ -13,6 +13,19 @@ import (
 // maxExtents is how many extents one populate call carries.
 const maxExtents = (slotSize - abi.SizeofMemoryReservation) / 8
 
+// Claim sets pages of free memory aside for dom, or says ErrNoMemory. What
+// Populate takes counts against the claim, and the rest ends with the domain.
+func (d *Door) Claim(dom abi.DomID, pages uint64) error {
+	buf, err := d.bufs.get()
+	if err != nil {
+		return opError("claim memory for", dom, err)
+	}
+	defer d.bufs.put(buf)
+	abi.PutMemoryReservation(buf, dom, 0, pages, 0)
+	_, err = d.call(abi.HypercallMemoryOp, abi.MemOpClaimPages, addrOf(buf))
+	return opError("claim memory for", dom, err)
+}
+
 // Populate gives dom memory: for each page number in pfns, 2^order pages from
 // there on. It answers the first machine frame of each extent it could get: fewer
 // than asked, without an error, when memory or the domain's limit ran out.
