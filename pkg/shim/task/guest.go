@@ -5,10 +5,10 @@ package task
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"time"
 
+	"github.com/xcontainer/xcontainer/pkg/io/stdio"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
@@ -18,17 +18,14 @@ var (
 	// ErrGuestCrashed: the guest ended by itself: panic, triple fault, power off
 	// without an exit message. Its container exits with status 255.
 	ErrGuestCrashed = errors.New("guest crashed")
-	// ErrGuestDestroyed: somebody else destroyed the domain, or Close did. Its
-	// container exits with status 137, as after SIGKILL.
+	// ErrGuestDestroyed: somebody else destroyed the domain. Its container exits
+	// with status 137, as after SIGKILL.
 	ErrGuestDestroyed = errors.New("domain was destroyed")
 )
 
 // Stream is the host end of one stdio stream (docs/agent.md, section 3).
 // CloseWrite is the end of input for the process that reads it.
-type Stream interface {
-	net.Conn
-	CloseWrite() error
-}
+type Stream = stdio.Stream
 
 // Guest is all that a container asks of its domain. All methods may be called
 // at the same time, and after the guest's end, when they fail at once.
@@ -40,14 +37,14 @@ type Guest interface {
 	// agentapi.Streams. The caller owns the stream.
 	Stream(ctx context.Context) (number uint64, stream Stream, err error)
 	// AddExport makes the directory or regular file that f (an O_PATH
-	// descriptor) stands for visible in the domain under name, which has
-	// components a-z, 0-9, "-", "." and "/" only. The guest may cache its
-	// contents for ttl. f stays the caller's, who closes it.
+	// descriptor) stands for visible in the domain under name, a relative path
+	// whose components are containerd identifiers. The guest may cache names
+	// and attributes for ttl. f stays the caller's, who closes it.
 	AddExport(ctx context.Context, name string, f *os.File, readOnly bool, ttl time.Duration) error
 	// RemoveExport takes an export back. Open files of the guest on it fail
 	// from then on.
 	RemoveExport(ctx context.Context, name string) error
-	// Dead is closed when the domain or its back-end has gone.
+	// Dead is closed when the domain or its back-end has gone without Close.
 	Dead() <-chan struct{}
 	// Death says why, with the last lines of the console where they explain
 	// it; nil before Dead is closed.

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/log"
+
+	"github.com/xcontainer/xcontainer/pkg/io/stdio"
+	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
+	"github.com/xcontainer/xcontainer/pkg/shim/holder"
+	"github.com/xcontainer/xcontainer/pkg/shim/record"
+)
+
+// consoleLog is the file in the bundle that gets the guest's kernel log.
+const consoleLog = "console.log"
+
+// container is one container in its domain.
+type container struct {
+	s      *Service
+	id     string
+	bundle string
+	steps  steps
+
+	guest  Guest          // nil until booted
+	holder *holder.Holder // nil until started
+	init   *process
+
+	// guestClosed is closed when the shim has decided to end the guest.
+	guestClosed chan struct{}
+	closeOnce   sync.Once
+
+	mu     sync.Mutex
+	execs  map[string]*process // guarded by mu
+	ending bool                // guarded by mu: init has ended or is about to; nothing starts any more
+
+	recordMu sync.Mutex
+	record   record.Record // guarded by recordMu
+
+	teardownMu sync.Mutex
+	dirty      bool // guarded by teardownMu: the guest may hold data that the host has not
+	tornDown   bool // guarded by teardownMu
+}
+
+// newContainer does what Create promises. After an error nothing is left.
+func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *container, err error) {
+	c := &container{
+		s:           s,
+		id:          r.ID,
+		bundle:      r.Bundle,
+		guestClosed: make(chan struct{}),
+		execs:       make(map[string]*process),
+	}
+	logger := log.G(ctx).WithField("id", r.ID)
+	defer func() {
+		if err == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+		defer cancel()
+		if terr := c.teardown(ctx); terr != nil {
+			logger.WithError(terr).Error("create: undo")
+		}
+		logger.WithError(err).WithField("steps", c.steps.String()).Error("create failed")
+	}()
+
+	done := c.steps.time("config")
+	settings, err := bundle.Load(r.Bundle, s.CPUs)
+	if err != nil {
+		return nil, err
+	}
+	for _, what := range settings.Ignored {
+		logger.Warnf("ignored: %s", what)
+	}
+	settings.Container.Process.Terminal = r.Terminal
+	c.init = newProcess(c, "", stdio.Config{
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
+	}, settings.Container.Process)
+	binds, err := openSources(r.ID, settings)
+	if err != nil {
+		return nil, err
+	}
+	defer closeSources(binds)
+	done()
+
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	done = c.steps.time("rootfs")
+	if err := mountRootfs(r.Bundle, r.Rootfs); err != nil {
+		return nil, err
+	}
+	done()
+	if err := c.startHolder(); err != nil {
+		return nil, err
+	}
+	if c.guest, err = s.Boot(ctx, c.bootConfig(settings)); err != nil {
+		return nil, err
+	}
+	if err := c.create(ctx, settings, binds); err != nil {
+		return nil, c.cause(ctx, err)
+	}
+	c.teardownMu.Lock()
+	c.dirty = true
+	c.teardownMu.Unlock()
+	// Before anybody can report an exit.
+	s.Events.Publish(topicCreate, &events.TaskCreate{
+		ContainerID: r.ID,
+		Bundle:      r.Bundle,
+		Rootfs:      r.Rootfs,
+		IO:          &events.TaskIO{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
+		Pid:         c.pid(),
+	})
+	go c.watchHolder()
+	go c.watchInit()
+	return c, nil
+}
+
+// begin writes the record before there is anything to record.
+func (c *container) begin() error {
+	c.record = record.Record{ID: c.id, Namespace: c.s.Namespace, Created: time.Now()}
+	if _, err := rand.Read(c.record.UUID[:]); err != nil {
+		return fmt.Errorf("make a domain's uuid: %w", err)
+	}
+	self, err := record.Of(os.Getpid())
+	if err != nil {
+		return err
+	}
+	return c.amend(func(r *record.Record) { r.Shim = self })
+}
+
+// amend changes the record and writes it.
+func (c *container) amend(change func(*record.Record)) error {
+	c.recordMu.Lock()
+	defer c.recordMu.Unlock()
+	change(&c.record)
+	return c.record.Write(c.bundle)
+}
+
+func (c *container) startHolder() (err error) {
+	defer c.steps.time("holder")()
+	if c.holder, err = holder.Start(c.id); err != nil {
+		return err
+	}
+	p, err := record.Of(c.holder.Pid())
+	if err != nil {
+		return fmt.Errorf("record holder: %w", err)
+	}
+	return c.amend(func(r *record.Record) { r.Holder = p })
+}
+
+func (c *container) bootConfig(s *bundle.Settings) BootConfig {
+	return BootConfig{
+		ID:          c.id,
+		Namespace:   c.s.Namespace,
+		Bundle:      c.bundle,
+		UUID:        c.record.UUID,
+		MemoryBytes: s.MemoryBytes,
+		VCPUs:       s.VCPUs,
+		Weight:      s.Weight,
+		Cap:         s.Cap,
+		Share:       c.s.Share,
+		ConsoleLog:  filepath.Join(c.bundle, consoleLog),
+		Record: func(domid uint16) error {
+			return c.amend(func(r *record.Record) { r.DomID = &domid })
+		},
+		RecordBackend: func(pid int) error {
+			p, err := record.Of(pid)
+			if err != nil {
+				return fmt.Errorf("record back-end: %w", err)
+			}
+			return c.amend(func(r *record.Record) { r.Backend = p })
+		},
+		Step: c.steps.add,
+	}
+}
+
+// create makes the container in the booted guest.
+func (c *container) create(ctx context.Context, s *bundle.Settings, binds []source) error {
+	done := c.steps.time("exports")
+	if err := export(ctx, c.guest, c.id, s, binds); err != nil {
+		return err
+	}
+	done()
+	done = c.steps.time("streams")
+	if err := c.init.openIO(ctx); err != nil {
+		return err
+	}
+	done()
+	defer c.steps.time("process create")()
+	_, err := c.guest.Agent().CreateContainer(ctx, &agentapi.CreateContainerRequest{Id: c.id, Container: s.Container})
+	return fromAgent(err)
+}
+
+// cause replaces the error of a call into a guest that has ended by its reason.
+func (c *container) cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	select {
+	case <-c.guest.Dead():
+		return fmt.Errorf("domain of container %s: %w", c.id, c.guest.Death())
+	default:
+		return err
+	}
+}
+
+func (c *container) pid() uint32 {
+	if c.holder == nil {
+		return 0
+	}
+	return uint32(c.holder.Pid())
+}
+
+// find returns init, or the exec of that id.
+func (c *container) find(execID string) (*process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.execs[execID]
+	if !ok {
+		return nil, notFound("container %s has no exec %s", c.id, execID)
+	}
+	return p, nil
+}
+
+// closeGuest ends the guest because the shim wants it.
+func (c *container) closeGuest(ctx context.Context) error {
+	c.closeOnce.Do(func() { close(c.guestClosed) })
+	return c.guest.Close(ctx)
+}
+
+// teardown takes back all that newContainer made: holder, domain, mounts,
+// record. It tries every step; called again after an error it tries again.
+func (c *container) teardown(ctx context.Context) error {
+	c.teardownMu.Lock()
+	defer c.teardownMu.Unlock()
+	if c.tornDown {
+		return nil
+	}
+	var errs []error
+	if c.init != nil {
+		c.init.closeIO()
+	}
+	if c.holder != nil {
+		c.holder.Close()
+	}
+	if c.guest != nil {
+		if c.dirty {
+			c.sync(ctx)
+			c.dirty = false
+		}
+		errs = append(errs, c.closeGuest(ctx))
+	}
+	errs = append(errs, unmountRootfs(c.bundle))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up after container %s: %w", c.id, err)
+	}
+	if err := record.Remove(c.bundle); err != nil {
+		return fmt.Errorf("clean up after container %s: %w", c.id, err)
+	}
+	c.tornDown = true
+	return nil
+}
+
+// sync has the guest write its dirty data back, if it still can.
+func (c *container) sync(ctx context.Context) {
+	select {
+	case <-c.guest.Dead():
+		return
+	case <-c.guestClosed:
+		return
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	if _, err := c.guest.Agent().Sync(ctx, &agentapi.SyncRequest{}); err != nil {
+		log.G(ctx).WithError(fromAgent(err)).WithField("id", c.id).Error("sync: data of the container may be lost")
+	}
+}

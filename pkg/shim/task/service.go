@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xcontainer/xcontainer/pkg/io/stdio"
+	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
+)
+
+// Topics of containerd's events.
+const (
+	topicCreate      = "/tasks/create"
+	topicStart       = "/tasks/start"
+	topicExecAdded   = "/tasks/exec-added"
+	topicExecStarted = "/tasks/exec-started"
+	topicExit        = "/tasks/exit"
+	topicDelete      = "/tasks/delete"
+)
+
+// Publisher takes events in the order in which they are to arrive. It must not
+// wait. events.Queue is one.
+type Publisher interface {
+	Publish(topic string, event proto.Message)
+}
+
+// Config is what a Service works with. All fields are set.
+type Config struct {
+	Namespace string // containerd's
+	Share     string // directory of kernel and initramfs
+	CPUs      int    // of this host
+	Boot      Boot
+	Events    Publisher
+	// Shutdown is called once, when containerd wants the shim to end and no
+	// container is left.
+	Shutdown func()
+}
+
+// Service is containerd's task service.
+type Service struct {
+	Config
+
+	shutdown sync.Once
+
+	mu         sync.Mutex
+	containers map[string]*container // guarded by mu; nil while one is being created
+	closed     bool                  // guarded by mu: no more containers
+}
+
+// New returns a service without containers.
+func New(c Config) *Service {
+	return &Service{Config: c, containers: make(map[string]*container)}
+}
+
+func (s *Service) container(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.containers[id]
+	if c == nil {
+		return nil, notFound("container %s", id)
+	}
+	return c, nil
+}
+
+func (s *Service) process(id, execID string) (*process, error) {
+	c, err := s.container(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.find(execID)
+}
+
+// Create boots the domain and makes the container in it, not yet running.
+func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	if r.Checkpoint != "" {
+		return nil, notImplemented("restoring a checkpoint")
+	}
+	s.mu.Lock()
+	_, exists := s.containers[r.ID]
+	if !exists && !s.closed {
+		s.containers[r.ID] = nil
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	switch {
+	case closed:
+		return nil, toRPC(fmt.Errorf("the shim is ending: %w", errdefs.ErrUnavailable))
+	case exists:
+		return nil, toRPC(fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists))
+	}
+	c, err := s.newContainer(ctx, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		delete(s.containers, r.ID)
+		return nil, toRPC(err)
+	}
+	s.containers[r.ID] = c
+	return &taskapi.CreateTaskResponse{Pid: c.pid()}, nil
+}
+
+// Start lets init or an exec run.
+func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	// A client that gives up must not leave a process nobody knows of.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	if r.ExecID == "" {
+		err = c.start(ctx)
+	} else {
+		err = c.startExec(ctx, r.ExecID)
+	}
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return &taskapi.StartResponse{Pid: c.pid()}, nil
+}
+
+// Exec adds a process to a container; Start starts it.
+func (s *Service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if r.ExecID == "" {
+		return nil, toRPC(fmt.Errorf("exec without an id: %w", errdefs.ErrInvalidArgument))
+	}
+	spec, ignored, err := bundle.ParseProcess(r.Spec.GetValue())
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	for _, what := range ignored {
+		log.G(ctx).WithField("id", r.ID).Warnf("exec %s: ignored: %s", r.ExecID, what)
+	}
+	spec.Terminal = r.Terminal
+	p := newProcess(c, r.ExecID, stdio.Config{
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
+	}, spec)
+	if err := c.addExec(p); err != nil {
+		return nil, toRPC(err)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// Delete forgets an exec, or the container, of which then nothing is left.
+func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	c := p.c
+	if r.ExecID != "" {
+		if err := c.deleteExec(ctx, p); err != nil {
+			return nil, toRPC(err)
+		}
+	} else {
+		if err := c.delete(ctx); err != nil {
+			return nil, toRPC(err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.containers[r.ID] != c {
+			return nil, toRPC(notFound("container %s", r.ID))
+		}
+		delete(s.containers, r.ID)
+	}
+	_, e := p.current()
+	resp := &taskapi.DeleteResponse{Pid: c.pid(), ExitStatus: e.status, ExitedAt: timestamp(e.at)}
+	if r.ExecID == "" {
+		s.Events.Publish(topicDelete, &events.TaskDelete{
+			ContainerID: c.id, ID: c.id, Pid: resp.Pid, ExitStatus: resp.ExitStatus, ExitedAt: resp.ExitedAt,
+		})
+	}
+	return resp, nil
+}
+
+// State describes a process.
+func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.StateResponse, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	st, e := p.current()
+	resp := &taskapi.StateResponse{
+		ID:         r.ID,
+		ExecID:     r.ExecID,
+		Bundle:     p.c.bundle,
+		Pid:        p.c.pid(),
+		Status:     st.status(),
+		Stdin:      p.stdio.Stdin,
+		Stdout:     p.stdio.Stdout,
+		Stderr:     p.stdio.Stderr,
+		Terminal:   p.stdio.Terminal,
+		ExitStatus: e.status,
+		ExitedAt:   timestamp(e.at),
+	}
+	if p.execID != "" && st == created {
+		resp.Pid = 0
+	}
+	return resp, nil
+}
+
+// Wait answers when a process has ended and its output is delivered.
+func (s *Service) Wait(ctx context.Context, r *taskapi.WaitRequest) (*taskapi.WaitResponse, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		return nil, toRPC(ctx.Err())
+	}
+	_, e := p.current()
+	return &taskapi.WaitResponse{ExitStatus: e.status, ExitedAt: timestamp(e.at)}, nil
+}
+
+// Kill signals a process, or all of a container.
+func (s *Service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := p.c.signal(ctx, p, r.Signal, r.All && r.ExecID == ""); err != nil {
+		return nil, toRPC(err)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// CloseIO ends a process's input.
+func (s *Service) CloseIO(_ context.Context, r *taskapi.CloseIORequest) (*emptypb.Empty, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if r.Stdin {
+		p.endOfInput()
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// ResizePty sets the size of a process's terminal.
+func (s *Service) ResizePty(ctx context.Context, r *taskapi.ResizePtyRequest) (*emptypb.Empty, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := p.resize(ctx, r.Height, r.Width); err != nil {
+		return nil, toRPC(err)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// Pids lists the task's processes on the host: its holder. Pids of the guest
+// mean nothing there.
+func (s *Service) Pids(_ context.Context, r *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return &taskapi.PidsResponse{Processes: []*tasktypes.ProcessInfo{{Pid: c.pid()}}}, nil
+}
+
+// Connect tells a daemon that was restarted who serves the container.
+func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid()), TaskPid: c.pid()}, nil
+}
+
+// Shutdown ends the shim if it has no container.
+func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
+	s.mu.Lock()
+	idle := len(s.containers) == 0
+	if idle {
+		s.closed = true
+	}
+	s.mu.Unlock()
+	if idle {
+		s.shutdown.Do(s.Config.Shutdown)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// Close kills every container and takes back what they had, for a shim that is
+// told to end.
+func (s *Service) Close(ctx context.Context) {
+	s.mu.Lock()
+	s.closed = true
+	var all []*container
+	for _, c := range s.containers {
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range all {
+		if err := c.signal(ctx, c.init, uint32(syscall.SIGKILL), false); err != nil && !errdefs.IsNotFound(err) {
+			log.G(ctx).WithError(err).WithField("id", c.id).Error("kill")
+		}
+	}
+	for _, c := range all {
+		select {
+		case <-c.init.exited:
+			if err := c.teardown(ctx); err != nil {
+				log.G(ctx).WithError(err).Error("clean up")
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Pause is not built yet.
+func (s *Service) Pause(context.Context, *taskapi.PauseRequest) (*emptypb.Empty, error) {
+	return nil, notImplemented("pause")
+}
+
+// Resume is not built yet.
+func (s *Service) Resume(context.Context, *taskapi.ResumeRequest) (*emptypb.Empty, error) {
+	return nil, notImplemented("resume")
+}
+
+// Checkpoint is not built yet.
+func (s *Service) Checkpoint(context.Context, *taskapi.CheckpointTaskRequest) (*emptypb.Empty, error) {
+	return nil, notImplemented("checkpoint")
+}
+
+// Update is not built yet.
+func (s *Service) Update(context.Context, *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
+	return nil, notImplemented("update of resources")
+}
+
+// Stats is not built yet.
+func (s *Service) Stats(context.Context, *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
+	return nil, notImplemented("stats")
+}
+
+// timestamp is nil for the zero time, as clients expect of what has not ended.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
