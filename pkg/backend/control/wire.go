@@ -89,6 +89,7 @@ type Stats struct {
 	PacketsOut     uint64 `json:"packetsOut"`
 	ConsoleBytes   uint64 `json:"consoleBytes"`
 	ConsoleDropped uint64 `json:"consoleDropped"`
+	Descriptors    int    `json:"descriptors"` // of the file service
 	Goroutines     int    `json:"goroutines"`
 	HeapBytes      uint64 `json:"heapBytes"`
 }

@@ -212,6 +212,12 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// Reset cuts the stream off, also for the guest, and gives it up.
+func (c *Conn) Reset() {
+	c.abort(ErrReset)
+	c.Close()
+}
+
 // abort cuts the stream off with err and tells the guest. The owner still has
 // to call Close.
 func (c *Conn) abort(err error) {

@@ -4,7 +4,6 @@ package vsock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -33,9 +32,9 @@ const (
 
 var (
 	// ErrDown says that the guest's driver does not run (yet).
-	ErrDown = errors.New("vsock: the guest's driver is not running")
+	ErrDown = fmt.Errorf("the guest's vsock driver is not running: %w", unix.ENOTCONN)
 	// ErrTooMany says that no further stream fits.
-	ErrTooMany = errors.New("vsock: too many streams")
+	ErrTooMany = fmt.Errorf("too many streams: %w", unix.ENOBUFS)
 )
 
 var _ virtio.Device = (*Device)(nil)

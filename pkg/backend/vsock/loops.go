@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/virtio"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtq"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 )
@@ -18,7 +19,7 @@ import (
 const signalEvery = 8
 
 func (d *Device) loop(r *run, f func(*run) error) {
-	if err := f(r); err != nil && !errors.Is(err, virtq.ErrStopped) {
+	if err := virtio.Guard(func() error { return f(r) }); err != nil && !errors.Is(err, virtq.ErrStopped) {
 		r.env.Fail(fmt.Errorf("vsock: %w", err))
 	}
 }
