@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,6 +26,7 @@ import (
 const (
 	appUserImage = "example.test/e2e/app-user:1"  // busybox, user "app"
 	armImage     = "example.test/e2e/arm64:1"     // for another architecture
+	escapeImage  = "example.test/e2e/escape:1"    // busybox, with links that lead out
 	foreignImage = "example.test/e2e/foreign:1"   // says amd64, but holds that program
 	ptyrun       = "/usr/local/bin/xc-e2e-ptyrun" // on the machine under test
 )
@@ -45,7 +47,7 @@ func prepare() error {
 	if err := put(bin, ptyrun); err != nil {
 		return err
 	}
-	if err := importAppUser(); err != nil {
+	if err := importDerived(); err != nil {
 		return err
 	}
 	return importArm()
@@ -70,8 +72,11 @@ func must(stdin io.Reader, argv ...string) error {
 	return err
 }
 
-// importAppUser makes an image of the busybox image, with a user of its own.
-func importAppUser() error {
+// link marks a file's text as the target of a symbolic link.
+const link = "\x00link "
+
+// importDerived makes images of the busybox image.
+func importDerived() error {
 	r, err := command(under, 3*time.Minute, nil, "sh", "-c", "f=$(mktemp); ctr images export $f "+busybox+" >&2 && cat $f; rm -f $f")
 	if err != nil {
 		return err
@@ -83,6 +88,16 @@ func importAppUser() error {
 	base, err := tarball.Image(open, nil)
 	if err != nil {
 		return fmt.Errorf("e2e: read the busybox image: %w", err)
+	}
+	err = importImage(escapeImage, base, map[string]string{
+		"mnt":      link + "/var/tmp/e2e-canary",
+		"up":       link + "../../../../../../var/tmp/e2e-canary",
+		"run":      link + "chain",
+		"chain":    link + "/var/tmp/e2e-canary",
+		"absolute": link + "/var/tmp/e2e-canary",
+	}, func(*v1.ConfigFile) {})
+	if err != nil {
+		return err
 	}
 	return importImage(appUserImage, base, map[string]string{
 		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:1234:2345:An app:/home/app:/bin/sh\n",
@@ -128,6 +143,9 @@ func importImage(ref string, base v1.Image, files map[string]string, change func
 	w := tar.NewWriter(&layerTar)
 	for path, text := range files {
 		h := &tar.Header{Name: path, Mode: 0o755, Size: int64(len(text)), ModTime: time.Unix(0, 0), Typeflag: tar.TypeReg}
+		if target, ok := strings.CutPrefix(text, link); ok {
+			h.Typeflag, h.Linkname, h.Size, text = tar.TypeSymlink, target, 0, ""
+		}
 		if err := w.WriteHeader(h); err != nil {
 			return err
 		}

@@ -10,13 +10,15 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 )
 
 // The test images, as the lab imports them.
 const (
-	busybox = "docker.io/library/busybox:latest"
-	debian  = "docker.io/library/debian:latest"
-	python  = "docker.io/library/python3:latest"
+	busybox = inputs.BusyboxImage
+	debian  = inputs.DebianImage
+	python  = inputs.PythonImage
 )
 
 // Set by TestMain.

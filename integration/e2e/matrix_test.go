@@ -158,11 +158,14 @@ func TestSmokeExec(t *testing.T) {
 func TestSmokeTerminal(t *testing.T) {
 	s := begin(t)
 	s.sub("run", func(s *story) {
-		// busybox leaves a shell's echo on; $((...)) tells an answer from it.
+		// The terminal echoes what is typed; $((...)) tells an answer from it.
+		// ctr hears of a new size only some time after the start.
 		r := s.sh(fmt.Sprintf(`%s 90x33 \
 'expect:# ' 'send:stty size; echo a$((40+2))b\r' 'expect:33 90' 'expect:a42b' \
-'size:71x19' 'send:sleep 1; stty size; tty\r' 'expect:19 71' 'expect:/dev/' \
-'send:sh -c "echo s\$((40+4))t; exec sleep 100"\r' 'expect:s44t' 'send:\x03' 'send:echo c$((20+3))d\r' 'expect:c23d' 'send:exit 6\r' \
+'expect:# ' 'pause:1s' 'size:60x15' 'pause:2s' 'size:71x19' \
+'send:until stty size | grep -x "19 71"; do sleep 1; done; tty\r' 'expect:/dev/' \
+'expect:# ' 'send:sh -c "echo s\\$((40+4))t; exec sleep 100"\r' 'expect:s44t' 'send:\x03' \
+'expect:# ' 'send:echo c$((20+3))d\r' 'expect:c23d' 'expect:# ' 'send:exit 6\r' \
 -- $RUN --rm -t $B %s sh`, ptyrun, s.id()))
 		s.wantCode(r, 6)
 	})

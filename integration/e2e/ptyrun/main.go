@@ -9,6 +9,7 @@
 //	expect:TEXT     read until TEXT has come (after what the last expect took)
 //	send:TEXT       type TEXT, in which \n is the return key and \xHH a byte
 //	size:COLSxROWS  give the terminal a new size, which raises SIGWINCH
+//	pause:TIME      wait, for example 2s
 //
 // The output that was read goes to standard output. The exit code is the
 // command's; 97 if a step could not be done, with the reason on standard error.
@@ -158,6 +159,10 @@ func (d *dialogue) do(step string) error {
 		return err
 	case "size":
 		return setSize(d.master, arg)
+	case "pause":
+		pause, err := time.ParseDuration(arg)
+		time.Sleep(pause)
+		return err
 	}
 	return errors.New("no such step")
 }
