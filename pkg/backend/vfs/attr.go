@@ -63,6 +63,17 @@ func (fs *FS) fillAttr(e *export, sx *unix.Statx_t, a *fuse.Attr) {
 	}
 }
 
+// attrTTL says for how long the guest may keep the attributes of a file. Those of
+// a set-id program it asks for each time: a write by an unprivileged user clears
+// the bits here, which the guest's kernel leaves to us and does not hear of, and
+// the next exec must see it.
+func (e *export) attrTTL(sx *unix.Statx_t) time.Duration {
+	if sx.Mode&unix.S_IFMT == unix.S_IFREG && sx.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		return 0
+	}
+	return e.opts.AttrTTL
+}
+
 // fillEntry makes the file that sx describes, seen as name in parent, a node of
 // the guest and fills in the reply.
 func (fs *FS) fillEntry(parent *node, name string, sx *unix.Statx_t, out *fuse.EntryOut) (*node, fuse.Status) {
@@ -72,7 +83,7 @@ func (fs *FS) fillEntry(parent *node, name string, sx *unix.Statx_t, out *fuse.E
 	}
 	out.NodeId = n.id
 	out.SetEntryTimeout(parent.exp.opts.EntryTTL)
-	out.SetAttrTimeout(parent.exp.opts.AttrTTL)
+	out.SetAttrTimeout(parent.exp.attrTTL(sx))
 	fs.fillAttr(parent.exp, sx, &out.Attr)
 	return n, fuse.OK
 }
@@ -132,7 +143,7 @@ func (fs *FS) attrOf(n *node, fd int, out *fuse.AttrOut) fuse.Status {
 	if err := statFD(fd, &sx); err != nil {
 		return status(err)
 	}
-	out.SetTimeout(n.exp.opts.AttrTTL)
+	out.SetTimeout(n.exp.attrTTL(&sx))
 	fs.fillAttr(n.exp, &sx, &out.Attr)
 	return fuse.OK
 }

@@ -307,7 +307,7 @@ func (fs *FS) lookupSyn(dir *node, name string, out *fuse.EntryOut) fuse.Status 
 	n.nlookup++
 	t.mu.Unlock()
 	out.NodeId = n.id
-	out.SetAttrTimeout(n.exp.opts.AttrTTL)
+	out.SetAttrTimeout(n.exp.attrTTL(&sx))
 	fs.fillAttr(n.exp, &sx, &out.Attr)
 	return fuse.OK
 }

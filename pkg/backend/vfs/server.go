@@ -3,6 +3,7 @@
 package vfs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"log"
@@ -18,6 +19,10 @@ import (
 const minMinor = 28
 
 const pageSize = 4096
+
+// pollHack is a name in the root that go-fuse answers by itself, with a node of
+// its own, for programs that mount what they serve (its poll.go).
+var pollHack = []byte(".go-fuse-epoll-hack\x00")
 
 // Server is the gate between request bytes of a guest and an FS. It checks the
 // form of each request on a private copy and sees to it that each gets a
@@ -94,6 +99,9 @@ func (s *Server) Handle(in, out [][]byte) int {
 	copy(req, head[:got]) // what was looked at is what is used
 	if st := op.check(req); !st.Ok() {
 		return refuse(out, h.unique, st)
+	}
+	if h.node == fuse.FUSE_ROOT_ID && op.names > 0 && bytes.HasPrefix(req[op.size:], pollHack) {
+		return refuse(out, h.unique, fuse.ENOENT)
 	}
 	switch h.opcode {
 	case opInit:
