@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -98,6 +99,7 @@ func guestMain(dir, cgroup string) error {
 type guest struct {
 	t       *testing.T
 	dir     string
+	cgroup  string
 	api     agentapi.AgentService
 	stderr  *bytes.Buffer
 	streams atomic.Uint64
@@ -119,7 +121,7 @@ func newGuest(t *testing.T) *guest {
 	os.Chmod(filepath.Dir(dir), 0o755)
 	os.Chmod(dir, 0o755)
 	cgroup := newTestCgroup(t)
-	g := &guest{t: t, dir: dir, stderr: new(bytes.Buffer)}
+	g := &guest{t: t, dir: dir, cgroup: cgroup, stderr: new(bytes.Buffer)}
 	cmd := &exec.Cmd{
 		Path:   "/proc/self/exe",
 		Args:   []string{guestName, dir, cgroup},
@@ -297,6 +299,7 @@ type stdioClient struct {
 // output collects what a stream carries.
 type output struct {
 	conn *net.UnixConn
+	mu   sync.Mutex
 	buf  bytes.Buffer
 	done chan struct{}
 }
@@ -305,9 +308,15 @@ func collect(c *net.UnixConn) *output {
 	o := &output{conn: c, done: make(chan struct{})}
 	go func() {
 		defer close(o.done)
-		io.Copy(&o.buf, c)
+		io.Copy(o, c)
 	}()
 	return o
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
 }
 
 // text waits for the end of the stream.

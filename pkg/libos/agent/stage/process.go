@@ -89,8 +89,8 @@ func become(p *agentapi.Process, id identity) error {
 		return err
 	}
 	umask := defaultUmask
-	if p.GetUser().GetUmask() != 0 || p.GetUser().Umask != nil {
-		umask = int(p.GetUser().GetUmask() & 0o777)
+	if u := p.GetUser(); u != nil && u.Umask != nil {
+		umask = int(u.GetUmask() & 0o777)
 	}
 	unix.Umask(umask)
 	if p.GetNoNewPrivileges() {

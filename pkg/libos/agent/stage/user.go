@@ -40,14 +40,16 @@ type groupEntry struct {
 // resolveUser finds a process's identity in the container's own user database.
 func resolveUser(u *agentapi.User) (identity, error) {
 	passwd, err := readUserFile("/etc/passwd")
+	if u.GetName() == "" {
+		// Only the home directory hangs on it, and that has a default.
+		return lookupUser(u, parsePasswd(passwd), nil)
+	}
 	if err != nil {
 		return identity{}, err
 	}
-	var group []byte
-	if u.GetName() != "" {
-		if group, err = readUserFile("/etc/group"); err != nil {
-			return identity{}, err
-		}
+	group, err := readUserFile("/etc/group")
+	if err != nil {
+		return identity{}, err
 	}
 	return lookupUser(u, parsePasswd(passwd), parseGroup(group))
 }
