@@ -17,33 +17,38 @@ const (
 	hashSpace = 0xffff
 )
 
-// inoLocked returns the inode number that the guest sees. It is stable while the
-// export exists.
-func (t *nodeTable) inoLocked(e *export, dev, ino uint64) uint64 {
-	space, ok := e.spaces[dev]
-	if !ok {
-		space = hashSpace
-		for s := uint16(1); s < hashSpace; s++ {
-			if !t.spaces[s] {
-				t.spaces[s] = true
-				e.spaces[dev] = s
-				space = s
-				break
-			}
+// volumeLocked returns the volume of a device in an export.
+func (t *nodeTable) volumeLocked(e *export, dev uint64) *volume {
+	if v := e.vols[dev]; v != nil {
+		return v
+	}
+	v := &volume{exp: e, dev: dev, space: hashSpace}
+	for s := uint16(1); s < hashSpace; s++ {
+		if !t.spaces[s] {
+			t.spaces[s] = true
+			v.space = s
+			break
 		}
 	}
-	if space != hashSpace && ino>>inoBits == 0 {
-		return uint64(space)<<inoBits | ino
+	e.vols[dev] = v
+	return v
+}
+
+// guestIno returns the inode number that the guest sees for one of the host. It
+// is stable while the export exists.
+func (v *volume) guestIno(ino uint64) uint64 {
+	if v.space != hashSpace && ino>>inoBits == 0 {
+		return uint64(v.space)<<inoBits | ino
 	}
 	// Fibonacci hashing: neighbours stay apart.
-	h := (ino ^ uint64(space)<<32 ^ dev) * 0x9e3779b97f4a7c15
+	h := (ino ^ uint64(v.space)<<32 ^ v.dev) * 0x9e3779b97f4a7c15
 	return hashSpace<<inoBits | h>>(64-inoBits)
 }
 
 // fillAttr puts what the host says of a file of e into the form of FUSE.
 func (fs *FS) fillAttr(e *export, sx *unix.Statx_t, a *fuse.Attr) {
 	fs.nodeTable.mu.Lock()
-	ino := fs.inoLocked(e, devOf(sx), sx.Ino)
+	ino := fs.volumeLocked(e, devOf(sx)).guestIno(sx.Ino)
 	fs.nodeTable.mu.Unlock()
 	*a = fuse.Attr{
 		Ino:       ino,
@@ -82,9 +87,9 @@ func (fs *FS) fillEntry(parent *node, name string, sx *unix.Statx_t, out *fuse.E
 		return nil, st
 	}
 	out.NodeId = n.id
-	out.SetEntryTimeout(parent.exp.opts.EntryTTL)
-	out.SetAttrTimeout(parent.exp.attrTTL(sx))
-	fs.fillAttr(parent.exp, sx, &out.Attr)
+	out.SetEntryTimeout(parent.vol.exp.opts.EntryTTL)
+	out.SetAttrTimeout(parent.vol.exp.attrTTL(sx))
+	fs.fillAttr(parent.vol.exp, sx, &out.Attr)
 	return n, fuse.OK
 }
 
@@ -103,8 +108,8 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 	}
 	var sx unix.Statx_t
 	err := statChild(u.fd, name, &sx)
-	if err == unix.ENOENT && u.n.exp.opts.NegativeTTL > 0 {
-		out.SetEntryTimeout(u.n.exp.opts.NegativeTTL) // node id 0: not there
+	if err == unix.ENOENT && u.n.vol.exp.opts.NegativeTTL > 0 {
+		out.SetEntryTimeout(u.n.vol.exp.opts.NegativeTTL) // node id 0: not there
 		return fuse.OK
 	}
 	if err != nil {
@@ -143,8 +148,8 @@ func (fs *FS) attrOf(n *node, fd int, out *fuse.AttrOut) fuse.Status {
 	if err := statFD(fd, &sx); err != nil {
 		return status(err)
 	}
-	out.SetTimeout(n.exp.attrTTL(&sx))
-	fs.fillAttr(n.exp, &sx, &out.Attr)
+	out.SetTimeout(n.vol.exp.attrTTL(&sx))
+	fs.fillAttr(n.vol.exp, &sx, &out.Attr)
 	return fuse.OK
 }
 

@@ -76,7 +76,7 @@ func (fs *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 // ReadDir lists a directory from an offset on.
 func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return fs.readDir(in, func(h *handle, d dirent) bool {
-		return out.AddDirEntry(fuse.DirEntry{Name: d.name, Ino: fs.entryIno(h, d), Off: d.off, Mode: d.typ})
+		return out.AddDirEntry(fuse.DirEntry{Name: d.name, Ino: h.entryIno(d), Off: d.off, Mode: d.typ})
 	})
 }
 
@@ -95,7 +95,7 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 				d.typ = uint32(sx.Mode) & unix.S_IFMT
 			}
 		}
-		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: d.name, Ino: fs.entryIno(h, d), Off: d.off, Mode: d.typ})
+		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: d.name, Ino: h.entryIno(d), Off: d.off, Mode: d.typ})
 		if entry != nil && real {
 			// If it fails the node id stays 0, which means no lookup.
 			fs.fillEntry(h.n, d.name, &sx, entry)
@@ -106,13 +106,11 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 
 // entryIno is the inode number of a listed entry, as stat would give it unless
 // something is mounted there.
-func (fs *FS) entryIno(h *handle, d dirent) uint64 {
+func (h *handle) entryIno(d dirent) uint64 {
 	if h.n.syn != nil {
 		return d.ino
 	}
-	fs.nodeTable.mu.Lock()
-	defer fs.nodeTable.mu.Unlock()
-	return fs.inoLocked(h.n.exp, h.n.key.dev, d.ino)
+	return h.n.vol.guestIno(d.ino)
 }
 
 // readDir calls add for the entries from in.Offset on until it returns false.

@@ -69,7 +69,7 @@ type export struct {
 	life    sync.RWMutex
 	removed bool
 
-	spaces map[uint64]uint16 // by device: high bits of inode numbers; nodeTable.mu
+	vols map[uint64]*volume // by device; nodeTable.mu
 }
 
 func (e *export) enter() bool {
@@ -94,7 +94,7 @@ type synDir struct {
 func (t *nodeTable) newSynLocked(parent *node, name string) *node {
 	t.synIno++
 	n := &node{
-		typ: unix.S_IFDIR, fd: -1, permanent: true,
+		typ: unix.S_IFDIR, permanent: true,
 		syn: &synDir{parent: parent, name: name, ino: t.synIno, children: make(map[string]*node)},
 	}
 	t.addLocked(n)
@@ -134,9 +134,9 @@ func (fs *FS) add(name string, dir *os.File, opts Options) error {
 	if typ != unix.S_IFDIR && typ != unix.S_IFREG {
 		return fmt.Errorf("file mode %#o: neither a directory nor a regular file", sx.Mode)
 	}
-	e := &export{name: name, opts: opts, file: dir, spaces: make(map[uint64]uint16)}
-	key := nodeKey{e, devOf(&sx), sx.Ino}
-	root := &node{exp: e, key: key, btime: btimeOf(&sx), typ: typ, fd: fd, permanent: true}
+	e := &export{name: name, opts: opts, file: dir, vols: make(map[uint64]*volume)}
+	root := &node{ino: sx.Ino, btime: btimeOf(&sx), typ: typ, permanent: true}
+	root.held = &held{n: root, fd: fd}
 	e.root = root
 
 	t := &fs.nodeTable
@@ -157,8 +157,9 @@ func (fs *FS) add(name string, dir *os.File, opts Options) error {
 	if at.syn.children[last] != nil {
 		return ErrExists
 	}
+	root.vol = t.volumeLocked(e, devOf(&sx))
 	t.addLocked(root)
-	t.byKey[key] = root
+	t.byKey[nodeKey{root.vol, root.ino}] = root
 	at.syn.children[last] = root
 	t.exports[name] = e
 	return nil
@@ -232,20 +233,18 @@ func (fs *FS) dismantle(e *export) {
 	t := &fs.nodeTable
 	t.mu.Lock()
 	for _, r := range []*ring{&t.lru, &t.orphans} {
-		for n := r.head.prev; n != &r.head; {
-			victim := n
-			n = n.prev
-			if victim.exp == e {
-				victim.unlist()
-				fds.add(victim.fd)
-				victim.fd = -1
+		for h := r.head.prev; h != &r.head; {
+			victim := h
+			h = h.prev
+			if victim.n.exp() == e {
+				victim.n.letGoLocked(&fds)
 			}
 		}
 	}
-	e.root.fd = -1
+	e.root.held = nil // e.file owns the descriptor
 	t.retireLocked(e.root)
-	for _, s := range e.spaces {
-		delete(t.spaces, s)
+	for _, v := range e.vols {
+		delete(t.spaces, v.space)
 	}
 	t.mu.Unlock()
 	fds.close()
@@ -269,7 +268,7 @@ func (t *nodeTable) listSyn(n *node) []synEntry {
 		if c.syn != nil {
 			ent.ino = c.syn.ino
 		} else {
-			ent.ino = t.inoLocked(c.exp, c.key.dev, c.key.ino)
+			ent.ino = c.vol.guestIno(c.ino)
 		}
 		list = append(list, ent)
 	}
@@ -295,20 +294,21 @@ func (fs *FS) lookupSyn(dir *node, name string, out *fuse.EntryOut) fuse.Status 
 		return fuse.ENOENT
 	case n.syn != nil:
 		return fuse.OK
-	case !n.exp.enter():
+	case !n.vol.exp.enter():
 		return fuse.ENOENT
 	}
-	defer n.exp.leave()
+	e := n.vol.exp
+	defer e.leave()
 	var sx unix.Statx_t
-	if err := statFD(n.fd, &sx); err != nil {
+	if err := statFD(int(e.file.Fd()), &sx); err != nil {
 		return status(err)
 	}
 	t.mu.Lock()
 	n.nlookup++
 	t.mu.Unlock()
 	out.NodeId = n.id
-	out.SetAttrTimeout(n.exp.attrTTL(&sx))
-	fs.fillAttr(n.exp, &sx, &out.Attr)
+	out.SetAttrTimeout(e.attrTTL(&sx))
+	fs.fillAttr(e, &sx, &out.Attr)
 	return fuse.OK
 }
 

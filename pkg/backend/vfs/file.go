@@ -75,7 +75,7 @@ func (fs *FS) giveHandle(n *node, fd int, flags uint32, out *fuse.OpenOut) fuse.
 		return st
 	}
 	out.Fh = h.id
-	if n.exp.opts.KeepCache {
+	if n.vol.exp.opts.KeepCache {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	if !h.write {
@@ -158,7 +158,7 @@ func (fs *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32
 	if !h.write || h.n.typ != unix.S_IFREG {
 		return 0, fuse.EBADF
 	}
-	defer h.n.exp.dirty.Store(true)
+	defer h.n.vol.exp.dirty.Store(true)
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := fs.dropPrivileges(h.fd); err != nil {
 			return 0, status(err)
@@ -191,7 +191,7 @@ func (fs *FS) withHandle(node, fh uint64, write bool, f func(h *handle) error) f
 		return fuse.EBADF
 	}
 	if write {
-		defer h.n.exp.dirty.Store(true)
+		defer h.n.vol.exp.dirty.Store(true)
 	}
 	return status(again(func() error { return f(h) }))
 }
@@ -264,12 +264,12 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	}
 	defer dst.release()
 	switch {
-	case src.n.exp != dst.n.exp:
+	case src.n.vol.exp != dst.n.vol.exp:
 		return 0, fuse.EXDEV // the guest copies by itself
 	case src.n.typ != unix.S_IFREG || dst.n.typ != unix.S_IFREG || !dst.write:
 		return 0, fuse.EBADF
 	}
-	defer dst.n.exp.dirty.Store(true)
+	defer dst.n.vol.exp.dirty.Store(true)
 	var n int
 	err := again(func() (err error) {
 		from, to := int64(in.OffIn), int64(in.OffOut)

@@ -70,7 +70,7 @@ func (fs *FS) beginHandle(node, id uint64) (*handle, fuse.Status) {
 	if !st.Ok() {
 		return nil, st
 	}
-	if e := h.n.exp; e != nil && !e.enter() {
+	if e := h.n.exp(); e != nil && !e.enter() {
 		h.release()
 		return nil, eStale
 	}
@@ -79,8 +79,8 @@ func (fs *FS) beginHandle(node, id uint64) (*handle, fuse.Status) {
 
 func (h *handle) done() {
 	h.release()
-	if h.n.exp != nil {
-		h.n.exp.leave()
+	if e := h.n.exp(); e != nil {
+		e.leave()
 	}
 }
 
@@ -143,7 +143,7 @@ func (fs *FS) closeHandles(e *export) {
 	t := &fs.handleTable
 	t.mu.Lock()
 	for id, h := range t.byID {
-		if e != nil && h.n.exp != e {
+		if e != nil && h.n.exp() != e {
 			continue
 		}
 		delete(t.byID, id)

@@ -14,40 +14,60 @@ import (
 // found as long as one of the last maxDepth ancestors has a descriptor.
 const maxDepth = 4096
 
-// nodeKey identifies a file on the host within an export.
+// volume is one device of the host as seen through one export.
+type volume struct {
+	exp   *export
+	dev   uint64
+	space uint16 // high bits of inode numbers
+}
+
+// nodeKey identifies a file.
 type nodeKey struct {
-	exp *export
-	dev uint64
+	vol *volume
 	ino uint64
 }
 
 // node is a file that the guest knows, or a directory of the synthetic tree.
-// The first fields never change; the others are guarded by nodeTable.mu.
+// There may be many, so it is kept small. The first fields never change; the
+// others are guarded by nodeTable.mu.
 type node struct {
 	id    uint64  // FUSE node id, never used twice
-	exp   *export // nil: synthetic
-	key   nodeKey
-	btime int64  // time of birth in ns, 0 where the host does not say
-	typ   uint32 // S_IFMT bits of the mode
+	vol   *volume // nil: synthetic
+	ino   uint64  // on the host
+	btime int64   // time of birth in ns, 0 where the host does not say
+	typ   uint32  // S_IFMT bits of the mode
 
-	syn       *synDir // of a synthetic directory
-	permanent bool    // root of an export, or synthetic: lives until Remove
-
-	nlookup  uint64 // references of the guest
-	children int    // nodes whose parent this is
-	users    int    // requests that use fd
-	gone     bool   // left the table; fd closes with the last user
-	parent   *node  // with name: where the file was seen last, nil if nowhere
-	name     string
-	fd       int   // O_PATH descriptor or -1
-	list     *ring // which of lru and orphans holds it while fd >= 0
-	prev     *node
-	next     *node
+	children  int32 // nodes whose parent this is
+	permanent bool  // root of an export, or synthetic: lives until Remove
+	gone      bool  // left the table; its descriptor closes with the last user
+	nlookup   uint64
+	parent    *node // with name: where the file was seen last, nil if nowhere
+	name      string
+	held      *held // nil: no descriptor
+	syn       *synDir
 }
 
-// ring is a list of nodes that hold a descriptor, least recently used last.
+// exp is the export that n belongs to, nil for a synthetic directory.
+func (n *node) exp() *export {
+	if n.vol == nil {
+		return nil
+	}
+	return n.vol.exp
+}
+
+// held is the O_PATH descriptor of a node.
+type held struct {
+	n     *node
+	fd    int
+	users int   // requests that use fd
+	list  *ring // lru or orphans; nil for the root of an export and when gone
+	prev  *held
+	next  *held
+}
+
+// ring is a list of descriptors, least recently used last.
 type ring struct {
-	head node // sentinel
+	head held // sentinel
 	n    int
 	max  int
 }
@@ -56,19 +76,28 @@ func (r *ring) init(max int) {
 	r.head.prev, r.head.next, r.max = &r.head, &r.head, max
 }
 
-func (r *ring) push(n *node) {
-	n.list, n.prev, n.next = r, &r.head, r.head.next
-	n.prev.next, n.next.prev = n, n
+func (r *ring) push(h *held) {
+	h.list, h.prev, h.next = r, &r.head, r.head.next
+	h.prev.next, h.next.prev = h, h
 	r.n++
 }
 
-func (n *node) unlist() {
-	if n.list == nil {
+func (h *held) unlist() {
+	if h.list == nil {
 		return
 	}
-	n.prev.next, n.next.prev = n.next, n.prev
-	n.list.n--
-	n.list, n.prev, n.next = nil, nil, nil
+	h.prev.next, h.next.prev = h.next, h.prev
+	h.list.n--
+	h.list, h.prev, h.next = nil, nil, nil
+}
+
+// letGoLocked closes n's descriptor.
+func (n *node) letGoLocked(fds *closing) {
+	if n.held != nil {
+		n.held.unlist()
+		fds.add(n.held.fd)
+		n.held = nil
+	}
 }
 
 // nodeTable holds all nodes. The low half of a node id is a slot, the high half
@@ -134,16 +163,15 @@ func (t *nodeTable) findLocked(id uint64) *node {
 // same says whether sx describes the file that n stands for. The time of birth
 // tells a new file from an old one whose inode number it was given.
 func (n *node) same(sx *unix.Statx_t) bool {
-	return n.key.ino == sx.Ino && n.key.dev == devOf(sx) && n.btime == btimeOf(sx) &&
-		n.typ == uint32(sx.Mode)&unix.S_IFMT
+	return n.ino == sx.Ino && n.vol.dev == devOf(sx) && n.btime == btimeOf(sx) && n.typ == uint32(sx.Mode)&unix.S_IFMT
 }
 
 // intern returns the node for the file that sx describes, seen as name in
 // parent, with one more reference of the guest.
 func (t *nodeTable) intern(parent *node, name string, sx *unix.Statx_t) (*node, fuse.Status) {
-	key := nodeKey{parent.exp, devOf(sx), sx.Ino}
 	var fds closing
 	t.mu.Lock()
+	key := nodeKey{t.volumeLocked(parent.vol.exp, devOf(sx)), sx.Ino}
 	n := t.byKey[key]
 	if n != nil && !n.same(sx) {
 		delete(t.byKey, key) // the number was used again: the old file is no more
@@ -155,7 +183,7 @@ func (t *nodeTable) intern(parent *node, name string, sx *unix.Statx_t) (*node, 
 	case n == nil && len(t.slots)-len(t.free) > t.max:
 		st = eNFile
 	case n == nil:
-		n = &node{exp: parent.exp, key: key, btime: btimeOf(sx), typ: uint32(sx.Mode) & unix.S_IFMT, fd: -1}
+		n = &node{vol: key.vol, ino: key.ino, btime: btimeOf(sx), typ: uint32(sx.Mode) & unix.S_IFMT}
 		t.addLocked(n)
 		t.byKey[key] = n
 		fallthrough
@@ -178,9 +206,9 @@ func (t *nodeTable) moveLocked(n, parent *node, name string, fds *closing) {
 		parent.children++
 	}
 	n.parent, n.name = parent, name
-	if parent != nil && n.list == &t.orphans { // linked again
-		n.unlist()
-		t.lru.push(n)
+	if parent != nil && n.held != nil && n.held.list == &t.orphans { // linked again
+		n.held.unlist()
+		t.lru.push(n.held)
 		t.trimLocked(&t.lru, fds)
 	}
 	if old != nil {
@@ -197,13 +225,12 @@ func (t *nodeTable) dropLocked(n *node, fds *closing) {
 		slot := uint32(n.id)
 		t.slots[slot] = nil
 		t.free = append(t.free, slot)
-		if t.byKey[n.key] == n {
-			delete(t.byKey, n.key)
-		}
-		n.unlist()
-		if n.users == 0 && n.fd >= 0 {
-			fds.add(n.fd)
-			n.fd = -1
+		t.unkeyLocked(n)
+		if n.held != nil {
+			n.held.unlist()
+			if n.held.users == 0 {
+				n.letGoLocked(fds)
+			}
 		}
 		p := n.parent
 		n.parent = nil
@@ -214,16 +241,21 @@ func (t *nodeTable) dropLocked(n *node, fds *closing) {
 	}
 }
 
+// unkeyLocked makes sure that no lookup finds n.
+func (t *nodeTable) unkeyLocked(n *node) {
+	if key := (nodeKey{n.vol, n.ino}); t.byKey[key] == n {
+		delete(t.byKey, key)
+	}
+}
+
 // trimLocked takes descriptors from the least recently used nodes of r until it
 // keeps its bound. Those in use by requests are passed over.
 func (t *nodeTable) trimLocked(r *ring, fds *closing) {
-	for n := r.head.prev; n != &r.head && r.n > r.max; {
-		victim := n
-		n = n.prev
+	for h := r.head.prev; h != &r.head && r.n > r.max; {
+		victim := h
+		h = h.prev
 		if victim.users == 0 {
-			victim.unlist()
-			fds.add(victim.fd)
-			victim.fd = -1
+			victim.n.letGoLocked(fds)
 		}
 	}
 }
@@ -253,14 +285,10 @@ func (t *nodeTable) forgetAll() {
 			continue
 		}
 		n.gone, n.parent = true, nil
-		n.unlist()
-		if n.fd >= 0 {
-			fds.add(n.fd)
-			n.fd = -1
-		}
+		n.letGoLocked(&fds)
 		t.slots[i] = nil
 		t.free = append(t.free, uint32(i))
-		delete(t.byKey, n.key)
+		t.unkeyLocked(n)
 	}
 	t.mu.Unlock()
 	fds.close()

@@ -19,11 +19,11 @@ func (fs *FS) known(u use, name string) *node {
 	}
 	t := &fs.nodeTable
 	t.mu.Lock()
-	n := t.byKey[nodeKey{u.n.exp, devOf(&sx), sx.Ino}]
+	n := t.byKey[nodeKey{t.volumeLocked(u.n.vol.exp, devOf(&sx)), sx.Ino}]
 	if n != nil && !n.same(&sx) {
 		n = nil
 	}
-	if n != nil && n.fd >= 0 {
+	if n != nil && n.held != nil {
 		t.pinLocked(n)
 		t.mu.Unlock()
 		return n
@@ -44,7 +44,7 @@ func (fs *FS) lost(n, dir *node, name string) {
 		return
 	}
 	var sx unix.Statx_t
-	if err := statFD(n.fd, &sx); err == nil && sx.Nlink == 0 || n.typ == unix.S_IFDIR {
+	if err := statFD(n.held.fd, &sx); err == nil && sx.Nlink == 0 || n.typ == unix.S_IFDIR {
 		fs.orphan(n)
 	} else {
 		// Other names are left, which we may not know. Should the descriptor
@@ -68,12 +68,10 @@ func (fs *FS) orphan(n *node) {
 	t := &fs.nodeTable
 	t.mu.Lock()
 	if !n.permanent && !n.gone {
-		if t.byKey[n.key] == n {
-			delete(t.byKey, n.key)
-		}
+		t.unkeyLocked(n)
 		t.moveLocked(n, nil, "", &fds)
-		n.unlist()
-		t.orphans.push(n)
+		n.held.unlist()
+		t.orphans.push(n.held)
 		t.trimLocked(&t.orphans, &fds)
 	}
 	t.mu.Unlock()
@@ -198,8 +196,8 @@ func (fs *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.En
 	}
 	t := &fs.nodeTable
 	t.mu.Lock()
-	if t.byKey[file.n.key] == nil && !file.n.gone {
-		t.byKey[file.n.key] = file.n // was without a name
+	if key := (nodeKey{file.n.vol, file.n.ino}); t.byKey[key] == nil && !file.n.gone {
+		t.byKey[key] = file.n // was without a name
 	}
 	t.mu.Unlock()
 	_, st = fs.fillEntry(dir.n, name, &sx, out)
@@ -233,7 +231,7 @@ func (fs *FS) syncExport(e *export) fuse.Status {
 	if !e.dirty.Swap(false) {
 		return fuse.OK
 	}
-	fd, err := fs.reopen(e.root.fd, unix.O_RDONLY)
+	fd, err := fs.reopen(int(e.file.Fd()), unix.O_RDONLY)
 	if err == nil {
 		err = again(func() error { return unix.Syncfs(fd) })
 		unix.Close(fd)

@@ -24,15 +24,16 @@ func (fs *FS) begin(id uint64) (use, fuse.Status) {
 	if n == nil {
 		return use{}, eStale
 	}
-	if n.exp == nil {
+	e := n.exp()
+	if e == nil {
 		return use{fs: fs, n: n, fd: -1}, fuse.OK
 	}
-	if !n.exp.enter() {
+	if !e.enter() {
 		return use{}, eStale
 	}
 	fd, err := fs.pin(n)
 	if err != nil {
-		n.exp.leave()
+		e.leave()
 		return use{}, status(err)
 	}
 	return use{fs: fs, n: n, fd: fd}, fuse.OK
@@ -42,7 +43,7 @@ func (fs *FS) begin(id uint64) (use, fuse.Status) {
 // a read-only export and for the synthetic tree.
 func (fs *FS) beginChange(id uint64) (use, fuse.Status) {
 	u, st := fs.begin(id)
-	if st.Ok() && (u.n.exp == nil || u.n.exp.opts.ReadOnly) {
+	if st.Ok() && (u.n.vol == nil || u.n.vol.exp.opts.ReadOnly) {
 		u.done()
 		return use{}, fuse.EROFS
 	}
@@ -56,7 +57,7 @@ func (u use) and(id uint64) (use, fuse.Status) {
 	switch {
 	case n == nil:
 		return use{}, eStale
-	case n.exp != u.n.exp:
+	case n.exp() != u.n.exp():
 		return use{}, fuse.EXDEV
 	}
 	fd, err := u.fs.pin(n)
@@ -69,12 +70,12 @@ func (u use) and(id uint64) (use, fuse.Status) {
 func (u use) unpin() { u.fs.unpin(u.n) }
 
 func (u use) done() {
-	if u.n.exp != nil {
+	if e := u.n.exp(); e != nil {
 		if u.change { // afterwards: a sync before the change does not count
-			u.n.exp.dirty.Store(true)
+			e.dirty.Store(true)
 		}
 		u.fs.unpin(u.n)
-		u.n.exp.leave()
+		e.leave()
 	}
 }
 
@@ -99,7 +100,7 @@ func (fs *FS) tryPin(n *node) (int, error) {
 	at := n
 	var below []*node
 	var names []string
-	for at.fd < 0 {
+	for at.held == nil {
 		if at.parent == nil || len(below) == maxDepth {
 			t.mu.Unlock()
 			return -1, unix.ESTALE
@@ -108,7 +109,7 @@ func (fs *FS) tryPin(n *node) (int, error) {
 		names = append(names, at.name)
 		at = at.parent
 	}
-	fd := at.fd
+	fd := at.held.fd
 	t.pinLocked(at)
 	t.mu.Unlock()
 
@@ -149,12 +150,12 @@ func (fs *FS) adopt(n *node, fd int) int {
 	var fds closing
 	t := &fs.nodeTable
 	t.mu.Lock()
-	if n.fd < 0 {
-		n.fd = fd
+	if n.held == nil {
+		n.held = &held{n: n, fd: fd}
 	} else {
 		fds.add(fd)
 	}
-	fd = n.fd
+	fd = n.held.fd
 	t.pinLocked(n)
 	t.trimLocked(&t.lru, &fds)
 	t.mu.Unlock()
@@ -163,26 +164,26 @@ func (fs *FS) adopt(n *node, fd int) int {
 }
 
 func (t *nodeTable) pinLocked(n *node) {
-	n.users++
+	h := n.held
+	h.users++
 	if n.permanent || n.gone {
 		return
 	}
-	r := n.list
+	r := h.list
 	if r == nil {
 		r = &t.lru
 	}
-	n.unlist()
-	r.push(n)
+	h.unlist()
+	r.push(h)
 }
 
 func (fs *FS) unpin(n *node) {
 	var fds closing
 	t := &fs.nodeTable
 	t.mu.Lock()
-	n.users--
-	if n.gone && n.users == 0 && n.fd >= 0 {
-		fds.add(n.fd)
-		n.fd = -1
+	n.held.users--
+	if n.gone && n.held.users == 0 {
+		n.letGoLocked(&fds)
 	}
 	t.mu.Unlock()
 	fds.close()

@@ -26,7 +26,7 @@ func allowedXattr(name string) bool {
 // links. Only regular files and directories have attributes of the kinds that
 // are allowed; none says what to answer for other types.
 func (fs *FS) withXattr(u use, none fuse.Status, f func(fd int) error) fuse.Status {
-	if u.n.typ != unix.S_IFREG && u.n.typ != unix.S_IFDIR || u.n.exp == nil {
+	if u.n.typ != unix.S_IFREG && u.n.typ != unix.S_IFDIR || u.n.vol == nil {
 		return none
 	}
 	fd, err := fs.reopen(u.fd, unix.O_RDONLY)
@@ -62,7 +62,7 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint3
 		return 0, st
 	}
 	defer u.done()
-	if u.n.typ != unix.S_IFREG && u.n.typ != unix.S_IFDIR || u.n.exp == nil {
+	if u.n.typ != unix.S_IFREG && u.n.typ != unix.S_IFDIR || u.n.vol == nil {
 		return 0, fuse.OK
 	}
 	var list []byte
