@@ -30,6 +30,9 @@ type Conn struct {
 // GuestPort is the stream's port in the guest.
 func (c *Conn) GuestPort() uint32 { return c.key.guest }
 
+// HostPort is the stream's port on the host.
+func (c *Conn) HostPort() uint32 { return c.key.host }
+
 func (c *Conn) headerLocked(op uint16, n int, flags uint32) vsock.Header {
 	c.last = c.fwd
 	return vsock.Header{
