@@ -122,7 +122,15 @@ func (o Options) prepare(ctx context.Context) (machine, map[string]string, error
 	if err != nil {
 		return m, nil, err
 	}
-	files := map[string]string{"vmlinuz": d.Kernel, "initrd": d.Initrd, "disk": d.Disk}
+	images, imagesKey, err := b.Images(ctx)
+	if err != nil {
+		return m, nil, err
+	}
+	disk, err := bake(ctx, c, o, d, images, imagesKey)
+	if err != nil {
+		return m, nil, err
+	}
+	files := map[string]string{"vmlinuz": d.Kernel, "initrd": d.Initrd, "disk": disk}
 	if !o.NoXen {
 		if files["xen"], err = b.Xen(ctx, o.Xen); err != nil {
 			return m, nil, err

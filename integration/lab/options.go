@@ -53,8 +53,6 @@ type Options struct {
 	XenArgs string
 	// Progress, if not nil, is called with what happens before it happens.
 	Progress func(what string)
-
-	bare bool // boot from the dom0 disk without images, to make that with images
 }
 
 // ErrNoCheckout means that the working directory is in no checkout.

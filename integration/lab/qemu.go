@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // qemuProgram is the emulator.
@@ -133,6 +135,11 @@ func (m machine) start(dir string) (*exec.Cmd, error) {
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What this process got from its parent, such as the lock of flock(1), must
+	// not live on in QEMU.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("lab: start QEMU: keep descriptors back: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("lab: start QEMU: %w", err)
 	}

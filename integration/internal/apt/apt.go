@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
@@ -155,8 +156,34 @@ func (a *Apt) fetch(ctx context.Context, verb, act, names []string) ([]Deb, erro
 	}
 }
 
-// plan lists the files that a command would fetch into an empty pool.
+// plan lists the files that a command would fetch into an empty pool. apt takes
+// most of a second for an answer that cannot change until the lists do, so
+// answers are kept.
 func (a *Apt) plan(ctx context.Context, verb, names []string) ([]Deb, error) {
+	memo := filepath.Join(a.dir, "plans", string(cache.KeyOf(slices.Concat(verb, names)...)))
+	if text, err := os.ReadFile(memo); err == nil {
+		return parseURIs(string(text), a.pool)
+	}
+	text, err := a.ask(ctx, verb, names)
+	if err != nil {
+		return nil, err
+	}
+	debs, err := parseURIs(text, a.pool)
+	if err != nil {
+		return nil, err
+	}
+	tmp := memo + ".tmp" // the lock is held: no one else writes it
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("apt: keep answer: %w", err)
+	}
+	if err := os.Rename(tmp, memo); err != nil {
+		return nil, fmt.Errorf("apt: keep answer: %w", err)
+	}
+	return debs, nil
+}
+
+// ask lets apt say what it would fetch.
+func (a *Apt) ask(ctx context.Context, verb, names []string) (string, error) {
 	// apt does not list files that it finds in its archive directory (install)
 	// or in the working directory (download): show it an empty one.
 	empty := filepath.Join(a.dir, "none")
@@ -166,9 +193,9 @@ func (a *Apt) plan(ctx context.Context, verb, names []string) ([]Deb, error) {
 		if strings.Contains(err.Error(), "Unable to locate package") {
 			err = fmt.Errorf("%w: %w", ErrNotFound, err)
 		}
-		return nil, err
+		return "", err
 	}
-	return parseURIs(out, a.pool)
+	return out, nil
 }
 
 // havePool reports whether all files are there. apt renames a file to its
@@ -208,7 +235,7 @@ func parseURIs(text, pool string) ([]Deb, error) {
 
 // configure writes the configuration files and makes the directories.
 func (a *Apt) configure(sources []source) error {
-	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "none/partial", "etc"} {
+	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "none/partial", "etc", "plans"} {
 		if err := os.MkdirAll(filepath.Join(a.dir, d), 0o755); err != nil {
 			return fmt.Errorf("apt: prepare configuration: %w", err)
 		}
@@ -264,6 +291,15 @@ Acquire::Retries "2";
 
 // update fetches the lists; the lock is held.
 func (a *Apt) update(ctx context.Context) error {
+	plans, err := filepath.Glob(a.file("plans/*"))
+	if err != nil {
+		return fmt.Errorf("apt: forget answers: %w", err)
+	}
+	for _, p := range plans {
+		if err := os.Remove(p); err != nil {
+			return fmt.Errorf("apt: forget answers: %w", err)
+		}
+	}
 	if _, err := a.run(ctx, a.dir, "update", "--error-on=any"); err != nil {
 		return err
 	}
