@@ -87,7 +87,7 @@ func serveTasks(f bootstrap.Flags, p Parts) error {
 	})
 
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ctx, l) }()
+	go func() { served <- srv.Serve(context.Background(), l) }()
 	select {
 	case err = <-served:
 	case <-ctx.Done():

@@ -28,8 +28,7 @@ func toRPC(err error) error {
 		{ErrHostPath, errdefs.ErrInvalidArgument},
 	} {
 		if errors.Is(err, m.is) {
-			err = fmt.Errorf("%w: %w", err, m.code)
-			break
+			return errgrpc.ToGRPCf(m.code, "%s", err)
 		}
 	}
 	return errgrpc.ToGRPC(err)

@@ -36,7 +36,7 @@ func mountRootfs(dir string, rootfs []*types.Mount) error {
 	for _, m := range rootfs {
 		mnt := mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
 		if err := mnt.Mount(target); err != nil {
-			return fmt.Errorf("mount rootfs: %s of %q on %s: %w; is the container's snapshot still there?", m.Type, m.Source, target, err)
+			return fmt.Errorf("mount rootfs: %w; is the container's snapshot still there?", err)
 		}
 	}
 	return nil
