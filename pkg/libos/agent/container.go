@@ -89,6 +89,7 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 		return err
 	}
 	c.init = p
+	p.settled()
 	p.stdio.started()
 	return nil
 }
@@ -201,6 +202,7 @@ func (a *Agent) buildExec(ctx context.Context, c *container, spec *agentapi.Proc
 		return nil, err
 	}
 	p.ctl.Close()
+	p.settled()
 	p.stdio.started()
 	return p, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,7 +29,11 @@ type process struct {
 	stdio *stdio
 	ctl   *stageConn // to the stage, until its exec
 
-	done chan struct{} // closed once exit is set
+	mu     sync.Mutex
+	set    bool // stdio is complete: nothing adds to it any more
+	reaped bool
+
+	done chan struct{} // closed once exit is complete
 	exit exit
 }
 
@@ -39,7 +44,7 @@ type exit struct {
 	stdout, stderr uint64
 }
 
-// running reports whether the process has not been reaped.
+// running reports whether the end of the process is not known yet.
 func (p *process) running() bool {
 	select {
 	case <-p.done:
@@ -148,9 +153,33 @@ func (p *process) exited(ws unix.WaitStatus, at time.Time) {
 	if ws.Signaled() {
 		p.exit.status = 128 + uint32(ws.Signal())
 	}
-	p.exit.stdout, p.exit.stderr = p.stdio.settle()
 	p.pidfd.Close()
-	close(p.done)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reaped = true
+	p.finish()
+}
+
+// settled says that the process's stdio is complete. A process may end before
+// its terminal has arrived here, and then its end is known only now.
+func (p *process) settled() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.set = true
+	p.finish()
+}
+
+// finish makes the end known once both have happened. The caller holds mu.
+func (p *process) finish() {
+	if !p.set || !p.reaped {
+		return
+	}
+	select {
+	case <-p.done:
+	default:
+		p.exit.stdout, p.exit.stderr = p.stdio.settle()
+		close(p.done)
+	}
 }
 
 // expect reads what the stage says until a frame of type want, which may be the
@@ -193,6 +222,7 @@ func (p *process) expect(ctx context.Context, want stage.Type) error {
 // destroy kills a process that is not to be, and waits for its end.
 func (p *process) destroy() {
 	p.ctl.Close()
+	p.settled()
 	_ = p.send(unix.SIGKILL)
 	<-p.done
 	p.stdio.abandon()
