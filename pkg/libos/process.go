@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/confine"
 	"github.com/xcontainer/xcontainer/pkg/backend/control"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 	"github.com/xcontainer/xcontainer/pkg/xen"
@@ -92,7 +93,7 @@ func spawnBackend() (*backendProcess, error) {
 	cmd.Dir = "/"
 	cmd.Env = []string{"GOMAXPROCS=2", "GOGC=50"}
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: confine.Cloneflags}
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start the back-end process: %w", err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/confine"
 	"github.com/xcontainer/xcontainer/pkg/backend/control"
 	"github.com/xcontainer/xcontainer/pkg/backend/proc"
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
@@ -23,11 +24,14 @@ const controlFD = 3
 // back-ends, which know nothing of Xen, get a domain's memory and events. It
 // returns when the shim closes its end or the devices cannot go on.
 func RunBackend() error {
+	if err := confine.CloseOthers(controlFD); err != nil {
+		return fmt.Errorf("back-end: %w", err)
+	}
 	conn, err := control.Inherit(os.NewFile(controlFD, "control"))
 	if err != nil {
 		return fmt.Errorf("back-end: %w", err)
 	}
-	return proc.Run(context.Background(), control.NewServer(conn), proc.Options{Open: openDomain})
+	return proc.Run(context.Background(), control.NewServer(conn), proc.Options{Open: openDomain, Confine: confine.Drop})
 }
 
 // openDomain maps the domain's shared pages and takes over its event channels.
