@@ -86,8 +86,11 @@ func (f *fake) Attach(stream uint64, s *net.UnixConn) {
 }
 
 func (f *fake) Stats() Stats {
-	if f.block != nil {
-		<-f.block
+	f.mu.Lock()
+	block := f.block
+	f.mu.Unlock()
+	if block != nil {
+		<-block
 	}
 	return Stats{Streams: 7}
 }
@@ -134,9 +137,11 @@ func TestRequests(t *testing.T) {
 	if err := c.Start(ctx(t), cfg, null, null, null); err != nil {
 		t.Fatal(err)
 	}
+	f.mu.Lock()
 	if f.files != 3 || f.cfg.Layout.PoolPages != 816 || len(f.cfg.Layout.Devices) != 2 || string(f.cfg.Wiring) != `{"x":1}` {
 		t.Errorf("start: %d files, %+v", f.files, f.cfg)
 	}
+	f.mu.Unlock()
 	if err := c.AddExport(ctx(t), Export{Name: "a", Dir: null}); err != nil {
 		t.Error(err)
 	}
@@ -182,7 +187,9 @@ func TestRequests(t *testing.T) {
 
 func TestStartFails(t *testing.T) {
 	c, f, served := pair(t)
+	f.mu.Lock()
 	f.startErr = fmt.Errorf("map the pool: %w", unix.EACCES)
+	f.mu.Unlock()
 	if err := c.Start(ctx(t), Config{}); !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "map the pool") {
 		t.Errorf("start: %v", err)
 	}
@@ -239,7 +246,10 @@ func TestAccept(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	c, f, _ := pair(t)
-	f.block = make(chan struct{})
+	block := make(chan struct{})
+	f.mu.Lock()
+	f.block = block
+	f.mu.Unlock()
 	if err := c.Start(ctx(t), Config{}); err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +258,7 @@ func TestCancel(t *testing.T) {
 	if _, err := c.Stats(canceled); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
 	}
-	close(f.block)
+	close(block)
 	// The late reply is no reason to end.
 	if st, err := c.Stats(ctx(t)); err != nil || st.Streams != 7 {
 		t.Errorf("stats: %+v, %v", st, err)
