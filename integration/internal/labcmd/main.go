@@ -74,8 +74,8 @@ func Main(args []string) int {
 		case errors.Is(err, flag.ErrHelp):
 			return 0
 		case errors.Is(err, errUsage):
+			code = exitUsage
 			fmt.Fprintf(os.Stderr, "%v\nusage: lab %s %s\n", err, c.name, c.args)
-			return exitUsage
 		case err != nil:
 			fmt.Fprintln(os.Stderr, err)
 		}
