@@ -1,11 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lab clean
+# Everything is built below build/ and bin/; downloads and what takes long are
+# kept in the user's cache folder, by content.
+SHELL   := /bin/bash
+PAYLOAD := build/payload
+GO      ?= go
+export CGO_ENABLED := 0
+GOBUILD := $(GO) build -trimpath -ldflags '-s -w'
+
+.PHONY: help deps demo test unit e2e smoke bench lab shim libos payload vet clean
 
 help:    ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: deps lab payload ## build everything and run a container in the lab
+	@integration/demo.sh
+
+test: deps unit lab payload ## all tests: unit, then the toolstack and containers on real Xen in the lab
+	@integration/step.sh 'lab and end-to-end tests (real Xen 4.17 in QEMU)' \
+		$(GO) -C integration test -count=1 -timeout 60m -v ./lab/... ./conformance/... ./e2e/...
+
+unit: vet ## the tests that need no lab: seconds to a few minutes
+	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
+	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./kernelbuild/... ./cmd/...
+
+vet:     ## gofmt and go vet over both modules
+	@test -z "$$(gofmt -l cmd pkg integration)" || { gofmt -l cmd pkg integration; echo 'run gofmt -w on these files'; exit 1; }
+	@integration/step.sh 'go vet' $(GO) vet ./...
+	@integration/step.sh 'go vet of the lab' $(GO) -C integration vet ./...
+
+smoke: deps lab payload ## a short run on Xen 4.20
+	@integration/step.sh 'smoke run on Xen 4.20' env LAB_XEN=4.20 \
+		$(GO) -C integration test -count=1 -timeout 30m -v ./conformance/... && \
+	integration/step.sh 'containers on Xen 4.20' env LAB_XEN=4.20 \
+		$(GO) -C integration test -count=1 -timeout 30m -v -run Smoke ./e2e/...
+
+bench: deps lab payload ## times of create's steps and of ctr run against runc in the same dom0
+	@$(GO) -C integration run ./cmd/bench
 
 lab:     ## build bin/lab, the command that runs a Xen host in QEMU
-	cd integration && CGO_ENABLED=0 go build -o ../bin/lab ./cmd/lab
+	@mkdir -p bin
+	@integration/step.sh 'build bin/lab' $(GO) -C integration build -o ../bin/lab ./cmd/lab
+
+payload: shim libos
+
+shim:    ## build the shim and xcontainerctl into build/payload/bin
+	@mkdir -p $(PAYLOAD)/bin
+	@integration/step.sh 'build the shim and xcontainerctl' \
+		$(GOBUILD) -o $(PAYLOAD)/bin/ ./cmd/containerd-shim-xcontainer-v2 ./cmd/xcontainerctl
+
+libos:   ## build the library OS (kernel and initramfs) into build/payload/share/xcontainer
+	@integration/step.sh 'build the library OS' $(GO) -C integration run ./cmd/libosbuild ../$(PAYLOAD)/share/xcontainer
+
+deps:    ## install the Debian packages that the build and the lab need
+	@integration/deps.sh
 
 clean:   ## remove what was built here (the user's cache stays)
 	rm -rf bin build
