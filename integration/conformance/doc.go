@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package conformance runs the toolstack's conformance suite (pkg/xen/xentest)
+// in the dom0 of a lab: the cases that the hypervisor in memory passes, on real
+// Xen, with the library OS's own kernel.
+package conformance
