@@ -198,6 +198,12 @@ func (c *container) create(ctx context.Context, s *bundle.Settings, binds []sour
 		return err
 	}
 	done()
+	if s.Container.Hostname == "" {
+		// A UTS namespace under runc starts with the host's name, too.
+		if name, err := os.Hostname(); err == nil {
+			s.Container.Hostname = name
+		}
+	}
 	defer c.steps.time("process create")()
 	_, err := c.guest.Agent().CreateContainer(ctx, &agentapi.CreateContainerRequest{Id: c.id, Container: s.Container})
 	return fromAgent(err)
