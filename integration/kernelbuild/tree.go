@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernelbuild
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/xcontainer/xcontainer/pkg/libos/kernel"
+)
+
+// Errors of a build; test with errors.Is.
+var (
+	// ErrTools means that programs or headers are missing on this machine.
+	ErrTools = errors.New("missing build tools")
+	// ErrOption means that the kernel did not take an option of the
+	// configuration.
+	ErrOption = errors.New("kernel refuses option")
+	// ErrNotes means that the result cannot be booted as a PV domain.
+	ErrNotes = errors.New("kernel has no Xen notes")
+)
+
+// tools are what the build runs, and the Debian package of each.
+var tools = []struct{ name, pkg string }{
+	{"gcc", "gcc"}, {"make", "make"}, {"ld", "binutils"}, {"strip", "binutils"},
+	{"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"}, {"patch", "patch"},
+	{"tar", "tar"}, {"xz", "xz-utils"}, {"apt-get", "apt"}, {"dpkg-deb", "dpkg"},
+}
+
+// headers are what the kernel's own build programs include.
+var headers = []struct{ path, pkg string }{
+	{"/usr/include/gelf.h", "libelf-dev"},
+	{"/usr/include/stdio.h", "libc6-dev"},
+}
+
+// checkTools names everything that is missing at once.
+func checkTools() error {
+	var pkgs []string
+	add := func(pkg string) {
+		if !slices.Contains(pkgs, pkg) {
+			pkgs = append(pkgs, pkg)
+		}
+	}
+	for _, t := range tools {
+		if _, err := exec.LookPath(t.name); err != nil {
+			add(t.pkg)
+		}
+	}
+	for _, h := range headers {
+		if _, err := os.Stat(h.path); err != nil {
+			add(h.pkg)
+		}
+	}
+	if len(pkgs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("kernelbuild: %w: run `sudo apt-get install %s`", ErrTools, strings.Join(pkgs, " "))
+}
+
+// addSources applies the patches to the tree and adds the driver.
+func addSources(ctx context.Context, tree string) error {
+	series, err := kernel.Files.ReadFile(kernel.Series)
+	if err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
+	}
+	for _, name := range strings.Fields(string(series)) {
+		text, err := kernel.Files.ReadFile(path.Join(kernel.Patches, name))
+		if err != nil {
+			return fmt.Errorf("kernelbuild: %w", err)
+		}
+		// Fuzz would let a patch land in the wrong place unseen.
+		cmd := command(ctx, tree, "patch", "-p1", "--fuzz=0", "--batch", "--forward")
+		cmd.Stdin = bytes.NewReader(text)
+		if _, err := output(cmd); err != nil {
+			return fmt.Errorf("kernelbuild: apply %s: %w", name, err)
+		}
+	}
+	for from, to := range kernel.Sources {
+		text, err := kernel.Files.ReadFile(from)
+		if err != nil {
+			return fmt.Errorf("kernelbuild: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(tree, to), text, 0o644); err != nil {
+			return fmt.Errorf("kernelbuild: add %s: %w", to, err)
+		}
+	}
+	return nil
+}
+
+// configure writes the tree's .config and checks that it says what was asked.
+func configure(ctx context.Context, tree string) error {
+	want, err := kernel.Files.ReadFile(kernel.Config)
+	if err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
+	}
+	if _, err := makeKernel(ctx, tree, "tinyconfig"); err != nil {
+		return err
+	}
+	path := filepath.Join(tree, ".config")
+	tiny, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
+	}
+	// Kconfig takes the last of several values.
+	if err := os.WriteFile(path, append(tiny, want...), 0o644); err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
+	}
+	if _, err := makeKernel(ctx, tree, "olddefconfig"); err != nil {
+		return err
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
+	}
+	return compareConfig(string(want), string(got))
+}
+
+// compareConfig checks that every option of want has its value in got. An
+// option that got does not name is off.
+func compareConfig(want, got string) error {
+	have := options(got)
+	var bad []string
+	for name, value := range options(want) {
+		have, ok := have[name]
+		if !ok {
+			have = "n"
+		}
+		if have != value {
+			bad = append(bad, fmt.Sprintf("%s=%s (it has %s)", name, value, have))
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	slices.Sort(bad)
+	return fmt.Errorf("kernelbuild: configure: %w: %s", ErrOption, strings.Join(bad, ", "))
+}
+
+// options reads the lines CONFIG_X=value of a configuration; the last counts.
+func options(config string) map[string]string {
+	m := map[string]string{}
+	for line := range strings.Lines(config) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if ok && strings.HasPrefix(name, "CONFIG_") {
+			m[name] = value
+		}
+	}
+	return m
+}
+
+// checkNotes looks for the ELF notes by which the toolstack loads a PV kernel.
+func checkNotes(vmlinux string) error {
+	f, err := elf.Open(vmlinux)
+	if err != nil {
+		return fmt.Errorf("kernelbuild: check vmlinux: %w", err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_NOTE {
+			continue
+		}
+		notes, err := io.ReadAll(p.Open())
+		if err != nil {
+			return fmt.Errorf("kernelbuild: check vmlinux: %w", err)
+		}
+		if bytes.Contains(notes, []byte("Xen\x00")) {
+			return nil
+		}
+	}
+	return fmt.Errorf("kernelbuild: check vmlinux: %w", ErrNotes)
+}
+
+func makeKernel(ctx context.Context, tree string, args ...string) (string, error) {
+	return run(ctx, tree, "make", append(append([]string{"-s", "ARCH=x86_64"}, identity...), args...)...)
+}
+
+// run runs a program and returns its standard output.
+func run(ctx context.Context, dir, name string, args ...string) (string, error) {
+	return output(command(ctx, dir, name, args...))
+}
+
+// command prepares a program without the user's environment, of which much
+// changes a kernel build: CC, KCFLAGS, MAKEFLAGS, ARCH.
+func command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C", "TZ=UTC"}
+	return cmd
+}
+
+// errorTail bounds how much of a program's messages an error carries.
+const errorTail = 2000
+
+func output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		text := strings.TrimSpace(stdout.String() + "\n" + stderr.String())
+		if n := len(text); n > errorTail {
+			text = "..." + text[n-errorTail:]
+		}
+		return "", fmt.Errorf("kernelbuild: run %s: %w: %s", filepath.Base(cmd.Path), err, text)
+	}
+	return stdout.String(), nil
+}
