@@ -80,7 +80,7 @@ func openDevice(path string) (*os.File, error) {
 	if readErr == nil && strings.TrimSpace(string(kind)) == "xen" {
 		return nil, fmt.Errorf("%w: %s is missing; load the kernel module with `modprobe xen-privcmd`", ErrNoXen, path)
 	}
-	return nil, fmt.Errorf("%w: this kernel does not run under Xen; install xen-hypervisor-amd64 and boot its entry", ErrNoXen)
+	return nil, fmt.Errorf("%w: this kernel does not run under Xen; boot the machine with Xen 4.17 to 4.20 (Debian: xen-hypervisor-4.17-amd64)", ErrNoXen)
 }
 
 // Close waits for running calls and releases everything. It may be called twice.
