@@ -16,6 +16,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/pkg/backend/console"
 	"github.com/xcontainer/xcontainer/pkg/backend/control"
+	"github.com/xcontainer/xcontainer/pkg/backend/virtio"
 	"github.com/xcontainer/xcontainer/pkg/backend/vsock"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 )
@@ -279,7 +280,13 @@ func (p *process) Stats() control.Stats {
 
 // Drain implements control.Handler.
 func (p *process) Drain() {
-	p.console.Drain()
+	err := virtio.Guard(func() error {
+		p.console.Drain()
+		return nil
+	})
+	if err != nil {
+		p.fail(fmt.Errorf("backend: console: %w", err))
+	}
 	p.console.Flush(flushTimeout)
 }
 
