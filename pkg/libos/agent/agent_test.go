@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
@@ -38,61 +39,62 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestSurroundings checks what a program finds, by the output of a script in a
+// surroundings are what a program finds, by the output of a script in a
 // container that a function has changed.
+var surroundings = []struct {
+	name   string
+	change func(*agentapi.Container)
+	script string
+	want   string
+}{
+	{"pid", nil, "echo $$", "1"},
+	{"hostname", nil, "hostname", "guest"},
+	{"domain name", func(s *agentapi.Container) { s.Domainname = "example.org" }, "cat /proc/sys/kernel/domainname", "example.org"},
+	{"cgroup namespace", nil, "grep 0:: /proc/self/cgroup", "0::/"},
+	{"cgroup is read-only", nil, "mkdir /sys/fs/cgroup/x 2>&1", "mkdir: can't create directory '/sys/fs/cgroup/x': Read-only file system"},
+	{"cgroup holds the process", nil, "cat /sys/fs/cgroup/cgroup.procs | head -n 1", "1"},
+	{"own processes only", nil, "echo /proc/[0-9]*", "/proc/1"},
+	{"HOME of root", nil, "echo $HOME", "/root"},
+	{"HOME of the image", func(s *agentapi.Container) { s.Process.Env = append(s.Process.Env, "HOME=/x") }, "echo $HOME", "/x"},
+	{"cwd is made", func(s *agentapi.Container) { s.Process.Cwd = "/srv/a/b" }, "pwd; stat -c %a .", "/srv/a/b\n755"},
+	{"device nodes", nil, "for d in null zero full random urandom tty; do stat -c '%n %a %t:%T' /dev/$d; done",
+		"/dev/null 666 1:3\n/dev/zero 666 1:5\n/dev/full 666 1:7\n/dev/random 666 1:8\n/dev/urandom 666 1:9\n/dev/tty 666 5:0"},
+	{"device links", nil, "for d in fd stdin stdout stderr ptmx; do readlink /dev/$d; done",
+		"/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx"},
+	{"stdout by name", nil, "echo hi >/dev/stdout", "hi"},
+	{"null works", nil, "echo gone >/dev/null; head -c 3 /dev/zero | wc -c", "3"},
+	{"proc is proc", nil, "grep ' /proc ' /proc/mounts | head -n 1", "proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0"},
+	{"dev options", nil, "grep ' /dev ' /proc/mounts", "tmpfs /dev tmpfs rw,nosuid,size=65536k,mode=755 0 0"},
+	{"devpts options", nil, "grep ' /dev/pts ' /proc/mounts", "devpts /dev/pts devpts rw,nosuid,noexec,relatime,gid=5,mode=620,ptmxmode=666 0 0"},
+	{"sysfs is read-only", nil, "grep ' /sys ' /proc/mounts", "sysfs /sys sysfs ro,nosuid,nodev,noexec,relatime 0 0"},
+	{"mounts of the agent are gone", nil, "grep -c exports /proc/mounts", "0"},
+	{"masked file", func(s *agentapi.Container) { s.MaskedPaths = []string{"/etc/group", "/none"} }, "wc -c </etc/group", "0"},
+	{"masked directory", func(s *agentapi.Container) { s.MaskedPaths = []string{"/etc"} },
+		"ls /etc; touch /etc/x 2>&1", "touch: /etc/x: Read-only file system"},
+	{"read-only path", nil, "echo 1 2>&1 >/proc/sys/kernel/domainname", "sh: can't create /proc/sys/kernel/domainname: Read-only file system"},
+	{"writable root", nil, "echo x >/f && cat /f", "x"},
+	{"read-only root", func(s *agentapi.Container) { s.ReadonlyRootfs = true }, "touch /f 2>&1; touch /dev/shm/f /run/f && echo run", "touch: /f: Read-only file system\nrun"},
+	{"sysctl", func(s *agentapi.Container) { s.Sysctl = map[string]string{"kernel.msgmax": "4242"} }, "cat /proc/sys/kernel/msgmax", "4242"},
+	{"umask by default", nil, "umask", "0022"},
+	{"umask", func(s *agentapi.Container) { s.Process.User.Umask = proto.Uint32(0o27) }, "umask", "0027"},
+	{"rlimit", nil, "ulimit -n; ulimit -Hn", "1024\n1024"},
+	{"rlimit of another kind", func(s *agentapi.Container) {
+		s.Process.Rlimits = []*agentapi.Rlimit{{Type: "RLIMIT_CORE", Soft: 0, Hard: 4096}}
+	}, "ulimit -c; ulimit -Hc; ulimit -n", "0\n8\n1024"},
+	{"no new privileges", nil, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"},
+	{"new privileges", func(s *agentapi.Container) { s.Process.NoNewPrivileges = false }, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t0"},
+	{"oom score", func(s *agentapi.Container) { s.Process.OomScoreAdj = proto.Int32(500) }, "cat /proc/self/oom_score_adj", "500"},
+	{"no signal ignored or blocked", func(s *agentapi.Container) {
+		s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"}
+	}, "", "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000"},
+	{"no descriptor is left", nil, "ls /proc/1/fd; true", "0\n1\n2"},
+	{"no variable of the agent", nil, "env | grep -v -E '^(PATH|HOME|SHLVL|PWD|_)='", ""},
+	{"session of its own", nil, "set -- $(cat /proc/1/stat); echo $6", "1"},
+}
+
 func TestSurroundings(t *testing.T) {
 	g := newGuest(t)
-	score, mask := int32(500), uint32(0o27)
-	for _, c := range []struct {
-		name   string
-		change func(*agentapi.Container)
-		script string
-		want   string
-	}{
-		{"pid", nil, "echo $$", "1"},
-		{"hostname", nil, "hostname", "guest"},
-		{"domain name", func(s *agentapi.Container) { s.Domainname = "example.org" }, "cat /proc/sys/kernel/domainname", "example.org"},
-		{"cgroup namespace", nil, "grep 0:: /proc/self/cgroup", "0::/"},
-		{"cgroup is read-only", nil, "mkdir /sys/fs/cgroup/x 2>&1", "mkdir: can't create directory '/sys/fs/cgroup/x': Read-only file system"},
-		{"cgroup holds the process", nil, "cat /sys/fs/cgroup/cgroup.procs | head -n 1", "1"},
-		{"own processes only", nil, "echo /proc/[0-9]*", "/proc/1"},
-		{"HOME of root", nil, "echo $HOME", "/root"},
-		{"HOME of the image", func(s *agentapi.Container) { s.Process.Env = append(s.Process.Env, "HOME=/x") }, "echo $HOME", "/x"},
-		{"cwd is made", func(s *agentapi.Container) { s.Process.Cwd = "/srv/a/b" }, "pwd; stat -c %a .", "/srv/a/b\n755"},
-		{"device nodes", nil, "for d in null zero full random urandom tty; do stat -c '%n %a %t:%T' /dev/$d; done",
-			"/dev/null 666 1:3\n/dev/zero 666 1:5\n/dev/full 666 1:7\n/dev/random 666 1:8\n/dev/urandom 666 1:9\n/dev/tty 666 5:0"},
-		{"device links", nil, "for d in fd stdin stdout stderr ptmx; do readlink /dev/$d; done",
-			"/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx"},
-		{"stdout by name", nil, "echo hi >/dev/stdout", "hi"},
-		{"null works", nil, "echo gone >/dev/null; head -c 3 /dev/zero | wc -c", "3"},
-		{"proc is proc", nil, "grep ' /proc ' /proc/mounts | head -n 1", "proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0"},
-		{"dev options", nil, "grep ' /dev ' /proc/mounts", "tmpfs /dev tmpfs rw,nosuid,size=65536k,mode=755 0 0"},
-		{"devpts options", nil, "grep ' /dev/pts ' /proc/mounts", "devpts /dev/pts devpts rw,nosuid,noexec,relatime,gid=5,mode=620,ptmxmode=666 0 0"},
-		{"sysfs is read-only", nil, "grep ' /sys ' /proc/mounts", "sysfs /sys sysfs ro,nosuid,nodev,noexec,relatime 0 0"},
-		{"mounts of the agent are gone", nil, "grep -c exports /proc/mounts", "0"},
-		{"masked file", func(s *agentapi.Container) { s.MaskedPaths = []string{"/etc/group", "/none"} }, "wc -c </etc/group", "0"},
-		{"masked directory", func(s *agentapi.Container) { s.MaskedPaths = []string{"/etc"} },
-			"ls /etc; touch /etc/x 2>&1", "touch: /etc/x: Read-only file system"},
-		{"read-only path", nil, "echo 1 2>&1 >/proc/sys/kernel/domainname", "sh: can't create /proc/sys/kernel/domainname: Read-only file system"},
-		{"writable root", nil, "echo x >/f && cat /f", "x"},
-		{"read-only root", func(s *agentapi.Container) { s.ReadonlyRootfs = true }, "touch /f 2>&1; touch /dev/shm/f /run/f && echo run", "touch: /f: Read-only file system\nrun"},
-		{"sysctl", func(s *agentapi.Container) { s.Sysctl = map[string]string{"kernel.msgmax": "4242"} }, "cat /proc/sys/kernel/msgmax", "4242"},
-		{"umask by default", nil, "umask", "0022"},
-		{"umask", func(s *agentapi.Container) { s.Process.User.Umask = &mask }, "umask", "0027"},
-		{"rlimit", nil, "ulimit -n; ulimit -Hn", "1024\n1024"},
-		{"rlimit of another kind", func(s *agentapi.Container) {
-			s.Process.Rlimits = []*agentapi.Rlimit{{Type: "RLIMIT_CORE", Soft: 0, Hard: 4096}}
-		}, "ulimit -c; ulimit -Hc; ulimit -n", "0\n8\n1024"},
-		{"no new privileges", nil, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"},
-		{"new privileges", func(s *agentapi.Container) { s.Process.NoNewPrivileges = false }, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t0"},
-		{"oom score", func(s *agentapi.Container) { s.Process.OomScoreAdj = &score }, "cat /proc/self/oom_score_adj", "500"},
-		{"no signal ignored or blocked", func(s *agentapi.Container) {
-			s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"}
-		}, "", "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000"},
-		{"no descriptor is left", nil, "ls /proc/1/fd; true", "0\n1\n2"},
-		{"no variable of the agent", nil, "env | grep -v -E '^(PATH|HOME|SHLVL|PWD|_)='", ""},
-		{"session of its own", nil, "set -- $(cat /proc/1/stat); echo $6", "1"},
-	} {
+	for _, c := range surroundings {
 		t.Run(c.name, func(t *testing.T) {
 			spec := g.spec("sh", "-c", c.script)
 			if c.change != nil {
@@ -163,57 +165,65 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// TestRefused checks that a container which cannot be is refused with the
-// right code and the words a user needs, and leaves nothing.
+// foreignELF is the header of an executable for arm64.
+func foreignELF() []byte {
+	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 57)...)
+	b[16], b[18] = 2, 183
+	return b
+}
+
+// refused are containers that cannot be, with the code and the words that a
+// user needs.
+var refused = []struct {
+	name   string
+	change func(s *agentapi.Container, root string)
+	code   codes.Code
+	text   string
+}{
+	{"not in PATH", args("nope"), codes.NotFound, `exec: "nope": executable file not found in $PATH`},
+	{"no such file", args("/nope"), codes.NotFound, `exec: "/nope": stat /nope: no such file or directory`},
+	{"not executable", args("/etc/passwd"), codes.InvalidArgument, `exec: "/etc/passwd": permission denied`},
+	{"directory", args("/etc"), codes.InvalidArgument, `exec: "/etc": is a directory`},
+	{"other architecture", func(s *agentapi.Container, root string) {
+		os.WriteFile(filepath.Join(root, "bin/foreign"), foreignELF(), 0o755)
+		s.Process.Args = []string{"foreign"}
+	}, codes.InvalidArgument, "exec /bin/foreign: exec format error: the file is for arm64, the container runs amd64"},
+	{"no command", args(), codes.InvalidArgument, "no command"},
+	{"unknown user", func(s *agentapi.Container, _ string) { s.Process.User.Name = "who" }, codes.InvalidArgument, "unable to find user who: no matching entries in passwd file"},
+	{"unknown group", func(s *agentapi.Container, _ string) { s.Process.User.Name = "app:what" }, codes.InvalidArgument, "unable to find group what: no matching entries in group file"},
+	{"fifo for passwd", func(s *agentapi.Container, root string) {
+		s.Process.User.Name = "app"
+		os.Remove(filepath.Join(root, "etc/passwd"))
+		unix.Mkfifo(filepath.Join(root, "etc/passwd"), 0o644)
+	}, codes.InvalidArgument, "not a regular file"},
+	{"unknown capability", func(s *agentapi.Container, _ string) {
+		s.Process.Capabilities.Bounding = []string{"CAP_FLY"}
+	}, codes.InvalidArgument, `unknown capability "CAP_FLY"`},
+	{"unknown rlimit", func(s *agentapi.Container, _ string) {
+		s.Process.Rlimits = []*agentapi.Rlimit{{Type: "RLIMIT_LUCK"}}
+	}, codes.InvalidArgument, `unknown rlimit "RLIMIT_LUCK"`},
+	{"unknown mount type", mount("xfs", "x", "/x"), codes.InvalidArgument, `unsupported type "xfs"`},
+	{"unknown mount option", mount("tmpfs", "x", "/x", "nosuid", "tmpcopyup"), codes.InvalidArgument, `mount /x: unknown option "tmpcopyup" for a mount of type tmpfs`},
+	{"bad option value", mount("tmpfs", "x", "/x", "size=lots"), codes.Internal, `mount tmpfs at /x: option "size=lots": invalid argument`},
+	{"mount on the root", mount("tmpfs", "x", "/a/.."), codes.InvalidArgument, "the root itself"},
+	{"no such export", mount("bind", "none", "/x"), codes.Internal, `export "none": no such file or directory`},
+	{"export outside", mount("bind", "../root", "/x"), codes.Internal, `export "../root": invalid cross-device link`},
+	{"no rootfs", func(s *agentapi.Container, _ string) { s.Rootfs = "none" }, codes.Internal, `root file system: export "none": no such file or directory`},
+	{"sysctl that climbs", func(s *agentapi.Container, _ string) {
+		s.Sysctl = map[string]string{"../self/oom_score_adj": "1"}
+	}, codes.InvalidArgument, "not a parameter's name"},
+	{"limit without a controller", func(s *agentapi.Container, _ string) { s.MemoryLimit = 1 << 20 }, codes.Internal, "limit memory.max to 1048576: no such controller"},
+	{"cwd is a file", func(s *agentapi.Container, _ string) { s.Process.Cwd = "/etc/passwd" }, codes.Internal, "working directory: make directory /etc/passwd: not a directory"},
+	{"dangling link as a target", func(s *agentapi.Container, root string) {
+		os.Symlink("/nowhere", filepath.Join(root, "link"))
+		mount("tmpfs", "x", "/link/x")(s, root)
+	}, codes.Internal, "make directory /link: file exists"},
+}
+
+// TestRefused checks also that a refused container leaves nothing.
 func TestRefused(t *testing.T) {
 	g := newGuest(t)
-	foreign := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 57)...)
-	foreign[16], foreign[18] = 2, 183
-	for _, c := range []struct {
-		name   string
-		change func(s *agentapi.Container, root string)
-		code   codes.Code
-		text   string
-	}{
-		{"not in PATH", args("nope"), codes.NotFound, `exec: "nope": executable file not found in $PATH`},
-		{"no such file", args("/nope"), codes.NotFound, `exec: "/nope": stat /nope: no such file or directory`},
-		{"not executable", args("/etc/passwd"), codes.InvalidArgument, `exec: "/etc/passwd": permission denied`},
-		{"directory", args("/etc"), codes.InvalidArgument, `exec: "/etc": is a directory`},
-		{"other architecture", func(s *agentapi.Container, root string) {
-			os.WriteFile(filepath.Join(root, "bin/foreign"), foreign, 0o755)
-			s.Process.Args = []string{"foreign"}
-		}, codes.InvalidArgument, "exec /bin/foreign: exec format error: the file is for arm64, the container runs amd64"},
-		{"no command", args(), codes.InvalidArgument, "no command"},
-		{"unknown user", func(s *agentapi.Container, _ string) { s.Process.User.Name = "who" }, codes.InvalidArgument, "unable to find user who: no matching entries in passwd file"},
-		{"unknown group", func(s *agentapi.Container, _ string) { s.Process.User.Name = "app:what" }, codes.InvalidArgument, "unable to find group what: no matching entries in group file"},
-		{"fifo for passwd", func(s *agentapi.Container, root string) {
-			s.Process.User.Name = "app"
-			os.Remove(filepath.Join(root, "etc/passwd"))
-			unix.Mkfifo(filepath.Join(root, "etc/passwd"), 0o644)
-		}, codes.InvalidArgument, "not a regular file"},
-		{"unknown capability", func(s *agentapi.Container, _ string) {
-			s.Process.Capabilities.Bounding = []string{"CAP_FLY"}
-		}, codes.InvalidArgument, `unknown capability "CAP_FLY"`},
-		{"unknown rlimit", func(s *agentapi.Container, _ string) {
-			s.Process.Rlimits = []*agentapi.Rlimit{{Type: "RLIMIT_LUCK"}}
-		}, codes.InvalidArgument, `unknown rlimit "RLIMIT_LUCK"`},
-		{"unknown mount type", mount("xfs", "x", "/x"), codes.InvalidArgument, `unsupported type "xfs"`},
-		{"unknown mount option", mount("tmpfs", "x", "/x", "nosuid", "tmpcopyup"), codes.InvalidArgument, `mount /x: unknown option "tmpcopyup" for a mount of type tmpfs`},
-		{"bad option value", mount("tmpfs", "x", "/x", "size=lots"), codes.Internal, `mount tmpfs at /x: option "size=lots": invalid argument`},
-		{"mount on the root", mount("tmpfs", "x", "/a/.."), codes.InvalidArgument, "the root itself"},
-		{"no such export", mount("bind", "none", "/x"), codes.Internal, `export "none": no such file or directory`},
-		{"export outside", mount("bind", "../root", "/x"), codes.Internal, `export "../root": invalid cross-device link`},
-		{"no rootfs", func(s *agentapi.Container, _ string) { s.Rootfs = "none" }, codes.Internal, `root file system: export "none": no such file or directory`},
-		{"sysctl that climbs", func(s *agentapi.Container, _ string) {
-			s.Sysctl = map[string]string{"../self/oom_score_adj": "1"}
-		}, codes.InvalidArgument, "not a parameter's name"},
-		{"limit without a controller", func(s *agentapi.Container, _ string) { s.MemoryLimit = 1 << 20 }, codes.Internal, "limit memory.max to 1048576: no such controller"},
-		{"cwd is a file", func(s *agentapi.Container, _ string) { s.Process.Cwd = "/etc/passwd" }, codes.Internal, "working directory: make directory /etc/passwd: not a directory"},
-		{"dangling link as a target", func(s *agentapi.Container, root string) {
-			os.Symlink("/nowhere", filepath.Join(root, "link"))
-			mount("tmpfs", "x", "/link/x")(s, root)
-		}, codes.Internal, "make directory /link: file exists"},
-	} {
+	for _, c := range refused {
 		t.Run(c.name, func(t *testing.T) {
 			spec := g.spec("true")
 			c.change(spec, filepath.Join(g.dir, "exports", spec.Rootfs))

@@ -35,6 +35,9 @@ const maxOpenFiles = 1 << 20
 // helloTimeout bounds the connection to the host and its answer.
 const helloTimeout = 30 * time.Second
 
+// flushTimeout bounds the last write-back before the power-off.
+const flushTimeout = 10 * time.Second
+
 // Limits of the agent's own heap, which every guest pays for.
 const (
 	gcPercent   = 40
@@ -54,8 +57,21 @@ func Boot() error {
 	if err != nil {
 		complain(err)
 	}
-	unix.Sync()
+	flush()
 	return powerOff()
+}
+
+// flush writes back what the guest holds, unless the host no longer answers.
+func flush() {
+	done := make(chan struct{})
+	go func() {
+		unix.Sync()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(flushTimeout):
+	}
 }
 
 // bootAndServe returns when the host has gone, or with what went wrong.
@@ -94,9 +110,7 @@ func bootAndServe(started time.Duration) error {
 		var b [1]byte
 		_, _ = host.Read(b[:])
 	}()
-	err = a.Serve(ctx)
-	_ = a.sync() // the host has stopped listening, so nobody hears of an error
-	return err
+	return a.Serve(ctx)
 }
 
 // callHost connects to the host and greets it.

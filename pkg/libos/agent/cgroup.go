@@ -25,8 +25,8 @@ type cgroup struct {
 // removeTries and removePause bound how long a cgroup whose last process has
 // just been reaped may stay busy.
 const (
-	removeTries = 50
-	removePause = 10 * time.Millisecond
+	removeTries = 100
+	removePause = 5 * time.Millisecond
 )
 
 // enableControllers lets the cgroups below root have limits.
