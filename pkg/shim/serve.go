@@ -27,6 +27,8 @@ const (
 	defaultShare = "/usr/share/xcontainer"
 	shareEnv     = "XCONTAINER_SHARE"
 
+	// answerTimeout is what the answer to Shutdown has to leave, see closeServer.
+	answerTimeout = 50 * time.Millisecond
 	// serverTimeout bounds calls still under way, and eventsTimeout events not
 	// yet sent, when the shim ends.
 	serverTimeout = 5 * time.Second
@@ -103,7 +105,6 @@ func serveTasks(f bootstrap.Flags, p Parts) error {
 		cancel()
 	default:
 	}
-	// Delete's and Shutdown's answers go out first; then the rest.
 	closeServer(srv)
 	eventsCtx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
 	defer cancel()
@@ -114,7 +115,12 @@ func serveTasks(f bootstrap.Flags, p Parts) error {
 	return nil
 }
 
+// closeServer lets calls end that are under way. A ttrpc server may close a
+// connection between a handler's return and the sending of its answer, which for
+// Shutdown is now: containerd, which closes its end at once when it has the
+// answer, is given a moment to.
 func closeServer(srv *ttrpc.Server) {
+	time.Sleep(answerTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), serverTimeout)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
