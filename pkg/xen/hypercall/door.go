@@ -37,6 +37,8 @@ type Door struct {
 	privcmd *os.File
 	bufs    *arena
 	version Version
+	// raw makes a hypercall: viaPrivcmd, or a test's own.
+	raw func(*privcmdCall) (uint64, error)
 }
 
 // Open opens Xen's devices and finds out its version. The error is ErrNoXen if
@@ -64,6 +66,7 @@ func open() (*Door, error) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", bufferPath, err), privcmd.Close())
 	}
 	d := &Door{privcmd: privcmd, bufs: bufs}
+	d.raw = d.viaPrivcmd
 	if d.version, err = d.probe(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -99,12 +102,16 @@ func (d *Door) Version() Version { return d.version }
 func (d *Door) call(op uint64, args ...uint64) (uint64, error) {
 	c := privcmdCall{op: op}
 	copy(c.arg[:], args)
+	return d.raw(&c)
+}
+
+func (d *Door) viaPrivcmd(c *privcmdCall) (uint64, error) {
 	conn, err := d.privcmd.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	var ret uint64
-	ctlErr := conn.Control(func(fd uintptr) { ret, err = ioctlCall(fd, &c) })
+	ctlErr := conn.Control(func(fd uintptr) { ret, err = ioctlCall(fd, c) })
 	if ctlErr != nil {
 		return 0, fmt.Errorf("%w: %w", ErrClosed, ctlErr)
 	}
