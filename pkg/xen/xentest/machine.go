@@ -264,18 +264,16 @@ func (m *Machine) UnpauseDomain(id abi.DomID) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case d.pauses == 0:
+	if d.pauses == 0 {
 		return refuse(unix.EINVAL, "unpause: not paused")
-	case d.entry == nil:
-		return refuse(unix.EINVAL, "unpause: virtual CPU 0 has no state")
 	}
 	if d.pauses--; d.pauses > 0 {
 		return nil
 	}
 	d.info.Flags &^= abi.DomInfPaused
 	d.info.CPUTime += time.Millisecond
-	if !d.ran {
+	// Without a state the virtual CPU stays down.
+	if !d.ran && d.entry != nil {
 		d.ran = true
 		m.run(d)
 	}

@@ -4,6 +4,7 @@ package xentest
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -90,6 +91,10 @@ func (m *Machine) Claim(id abi.DomID, pages uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, err := m.find("claim", id)
+	if errors.Is(err, hypercall.ErrNoDomain) {
+		// Alone of all calls it says so.
+		return refuse(unix.EINVAL, "claim for domain %d, which is none", id)
+	}
 	if err != nil {
 		return err
 	}

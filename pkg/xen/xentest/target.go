@@ -17,6 +17,7 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
 	"github.com/xcontainer/xcontainer/pkg/xen/evtchn"
 	"github.com/xcontainer/xcontainer/pkg/xen/foreign"
+	"github.com/xcontainer/xcontainer/pkg/xen/hypercall"
 	"github.com/xcontainer/xcontainer/pkg/xen/pv"
 )
 
@@ -46,6 +47,7 @@ type Channels interface {
 // the handles of a domain.
 type Target struct {
 	Host       *xen.Host
+	Raw        Raw
 	MapBackend func(*os.File, foreign.MapSpec) (page, pool, console []byte, unmap func() error, err error)
 	Channels   func(*os.File) Channels
 	// Hypercall makes a hypercall through a file, and is expected to fail.
@@ -64,6 +66,7 @@ type Target struct {
 func MachineTarget(m *Machine) Target {
 	return Target{
 		Host:       xen.New(m),
+		Raw:        m,
 		MapBackend: m.MapBackend,
 		Channels:   func(f *os.File) Channels { return m.Channels(f) },
 		Hypercall:  m.Hypercall,
@@ -73,7 +76,7 @@ func MachineTarget(m *Machine) Target {
 }
 
 // RealTarget is the Xen this program runs on. Kernel and initramfs come from the
-// environment; the caller closes the host.
+// environment. What it opens stays open until the program ends.
 func RealTarget() (Target, error) {
 	path := os.Getenv(EnvKernel)
 	if path == "" {
@@ -101,11 +104,16 @@ func RealTarget() (Target, error) {
 	if t.Host, err = xen.Open(); err != nil {
 		return Target{}, err
 	}
+	door, err := hypercall.Open()
+	if err != nil {
+		return Target{}, err
+	}
+	t.Raw = door
 	// A domain of 64 GiB: more than a lab has, within what Xen accepts.
 	t.TooMuchKiB = 64 << 20
 	before, err := boundChannels()
 	if err != nil {
-		return Target{}, errors.Join(err, t.Host.Close())
+		return Target{}, err
 	}
 	t.Leaks = func() string { return realLeaks(t.Host, before) }
 	return t, nil

@@ -47,7 +47,6 @@ func TestXen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer target.Host.Close()
 	t.Log(target.Host.Version())
 	Conformance(t, target)
 }
