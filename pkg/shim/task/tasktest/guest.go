@@ -136,6 +136,7 @@ func (g *Guest) startBackend() error {
 		return nil
 	}
 	g.backend = exec.Command("sleep", "1000")
+	g.backend.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := g.backend.Start(); err != nil {
 		return err
 	}

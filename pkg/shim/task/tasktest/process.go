@@ -51,7 +51,8 @@ func (p *process) start() error {
 	}
 	cmd := exec.Command(p.spec.Args[0], p.spec.Args[1:]...)
 	cmd.Env = append(os.Environ(), p.spec.Env...)
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	// Go keeps the threads that start processes, so this is the test's death.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
 	var after []*os.File
 	var err error
 	if p.spec.Terminal {
