@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/backend/vfs"
+	"github.com/xcontainer/xcontainer/pkg/backend/vfs/vfstest"
 )
 
 const testPages = 124 // docs/noxs.md 7: a queue of 128 less 4
@@ -73,14 +74,24 @@ func mount(t testing.TB, fs *vfs.FS) string {
 		wg.Wait()
 		unix.Close(dev)
 	})
+	usePollOnce(t, fs, dir)
 	return dir
 }
 
-func pagesOf(b []byte) (p [][]byte) {
-	for len(b) > 4096 {
-		p, b = append(p, b[:4096]), b[4096:]
-	}
-	return append(p, b)
+// usePollOnce makes the kernel learn that there is no FUSE_POLL. The Go runtime
+// adds files to its epoll set by a system call that it takes for one that never
+// waits, and would wait for us with no thread left to run us on.
+func usePollOnce(t testing.TB, fs *vfs.FS, dir string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "poll")
+	mustDo(t, os.WriteFile(file, nil, 0o600))
+	export(t, fs, "poll", file, vfs.SharedOptions())
+	fd, err := unix.Open(filepath.Join(dir, "poll"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	mustDo(t, err)
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+	mustDo(t, err)
+	mustDo(t, unix.Close(fd))
+	mustDo(t, fs.Remove("poll"))
 }
 
 func serve(dev int, srv *vfs.Server) {
@@ -93,7 +104,7 @@ func serve(dev int, srv *vfs.Server) {
 		if err != nil { // ENODEV: unmounted
 			return
 		}
-		if n := srv.Handle(pagesOf(in[:n]), pagesOf(out)); n > 0 {
+		if n := srv.Handle(vfstest.Pages(in[:n]), vfstest.Pages(out)); n > 0 {
 			unix.Write(dev, out[:n])
 		}
 	}
