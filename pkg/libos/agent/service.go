@@ -170,8 +170,8 @@ func (s service) Stats(context.Context, *agentapi.StatsRequest) (*agentapi.Stats
 }
 
 const (
-	maxSignal  = 64      // _NSIG
-	maxWindow  = 1 << 15 // rows or columns
+	maxSignal  = 64        // _NSIG
+	maxWindow  = 1<<16 - 1 // rows or columns
 	maxIDBytes = 128
 )
 
