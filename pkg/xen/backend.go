@@ -72,7 +72,7 @@ func (d *Domain) backendHandles() (h BackendHandles, err error) {
 	if d.share == nil {
 		return h, ErrNotBuilder
 	}
-	if _, err := d.Info(); err != nil {
+	if _, err := infoOf(d.hv, d.id, d.uuid); err != nil {
 		return h, err
 	}
 	events, err := d.hv.OpenEvents()

@@ -138,7 +138,7 @@ func (b *builder) limits() error {
 func (b *builder) populate() error {
 	id, pages := b.dom.id, b.plan.NrPages
 	if err := b.hv.Claim(id, pages); err != nil {
-		return fmt.Errorf("populate %d KiB: %w", pages*4, err)
+		return err
 	}
 	frames := make([]abi.MFN, 0, pages)
 	var big []abi.PFN
@@ -177,7 +177,7 @@ func (b *builder) populate() error {
 // fill writes the domain's memory. Its mapping ends before the page tables are
 // pinned, which Xen refuses while anybody maps them writable.
 func (b *builder) fill(ctx context.Context) (err error) {
-	info, err := b.dom.Info()
+	info, err := infoOf(b.hv, b.dom.id, b.dom.uuid)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,10 @@ func (d *Domain) ID() abi.DomID { return d.id }
 func (d *Domain) UUID() abi.UUID { return d.uuid }
 
 // Info describes the domain, or is ErrNotFound.
-func (d *Domain) Info() (Info, error) { return infoOf(d.hv, d.id, d.uuid) }
+func (d *Domain) Info() (Info, error) {
+	info, err := infoOf(d.hv, d.id, d.uuid)
+	return info, prefixed(err)
+}
 
 // Unpause lets the domain run. Each call undoes one Pause, the first the pause
 // that the domain was created with.
@@ -48,7 +51,7 @@ func (d *Domain) Unpause() error {
 	if _, err := d.Info(); err != nil {
 		return err
 	}
-	return d.hv.UnpauseDomain(d.id)
+	return prefixed(d.hv.UnpauseDomain(d.id))
 }
 
 // Pause stops the domain's virtual CPUs until Unpause. Pauses are counted.
@@ -56,7 +59,7 @@ func (d *Domain) Pause() error {
 	if _, err := d.Info(); err != nil {
 		return err
 	}
-	return d.hv.PauseDomain(d.id)
+	return prefixed(d.hv.PauseDomain(d.id))
 }
 
 // Destroy ends the domain and waits until it is gone: nil means that it is,
@@ -71,7 +74,7 @@ func (d *Domain) Destroy(ctx context.Context) error {
 			return nil
 		}
 		if err == nil && info.State != Dying {
-			err = d.hv.DestroyDomain(d.id)
+			err = prefixed(d.hv.DestroyDomain(d.id))
 			if err == nil {
 				// Look again at once: mostly it is gone.
 				info, err = d.Info()

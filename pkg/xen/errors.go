@@ -4,6 +4,7 @@ package xen
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/xcontainer/xcontainer/pkg/xen/hypercall"
 )
@@ -25,3 +26,11 @@ var (
 	// ErrNotBuilder: only the process that built a domain can do this.
 	ErrNotBuilder = errors.New("domain was built by another process")
 )
+
+// prefixed names the package in an error that leaves it; nil stays nil.
+func prefixed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("xen: %w", err)
+}

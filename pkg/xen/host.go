@@ -91,7 +91,7 @@ func (h *Host) List(ctx context.Context) ([]Info, error) {
 	}
 	raw, err := h.hv.DomainInfos()
 	if err != nil {
-		return nil, err
+		return nil, prefixed(err)
 	}
 	infos := make([]Info, len(raw))
 	for i, r := range raw {
@@ -114,7 +114,7 @@ func (h *Host) Lookup(id abi.DomID, uuid abi.UUID) (*Domain, error) {
 func infoOf(hv Hypervisor, id abi.DomID, uuid abi.UUID) (Info, error) {
 	raw, err := hv.DomainInfo(id)
 	if errors.Is(err, hypercall.ErrNoDomain) || err == nil && raw.Handle != uuid {
-		return Info{}, fmt.Errorf("xen: look up domain %d with uuid %s: %w", id, uuid, ErrNotFound)
+		return Info{}, fmt.Errorf("look up domain %d with uuid %s: %w", id, uuid, ErrNotFound)
 	}
 	if err != nil {
 		return Info{}, err

@@ -137,7 +137,7 @@ type DomainInfo struct {
 // GetDomainInfo decodes one struct xen_domctl_getdomaininfo.
 func GetDomainInfo(b []byte) (DomainInfo, error) {
 	if len(b) < SizeofDomainInfo {
-		return DomainInfo{}, fmt.Errorf("xen: decode getdomaininfo: %d bytes, want %d", len(b), SizeofDomainInfo)
+		return DomainInfo{}, fmt.Errorf("decode getdomaininfo: %d bytes, want %d", len(b), SizeofDomainInfo)
 	}
 	i := DomainInfo{
 		Domain:      DomID(le.Uint16(b[InfoDomain:])),

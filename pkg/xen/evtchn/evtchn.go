@@ -32,7 +32,7 @@ func Open() (*Channels, error) {
 	// hands it to the runtime's poller.
 	f, err := os.OpenFile(devicePath, os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("xen: open event channels (`modprobe xen-evtchn` loads the driver): %w", err)
+		return nil, fmt.Errorf("open event channels (`modprobe xen-evtchn` loads the driver): %w", err)
 	}
 	return New(f), nil
 }
@@ -61,7 +61,7 @@ func (c *Channels) Bind(remote abi.DomID, port abi.Port) (abi.Port, error) {
 	binary.LittleEndian.PutUint32(arg[4:], uint32(port))
 	local, err := c.ioctl(abi.IoctlEvtchnBindInterdomain, arg[:])
 	if err != nil {
-		return 0, fmt.Errorf("xen: bind event channel %d of domain %d: %w", port, remote, err)
+		return 0, fmt.Errorf("bind event channel %d of domain %d: %w", port, remote, err)
 	}
 	return abi.Port(local), nil
 }
@@ -80,7 +80,7 @@ func (c *Channels) onPort(op string, req uintptr, local abi.Port) error {
 	var arg [portSize]byte
 	binary.LittleEndian.PutUint32(arg[:], uint32(local))
 	if _, err := c.ioctl(req, arg[:]); err != nil {
-		return fmt.Errorf("xen: %s event channel %d: %w", op, local, err)
+		return fmt.Errorf("%s event channel %d: %w", op, local, err)
 	}
 	return nil
 }
@@ -91,7 +91,7 @@ func (c *Channels) Restrict(dom abi.DomID) error {
 	var arg [2]byte
 	binary.LittleEndian.PutUint16(arg[:], uint16(dom))
 	if _, err := c.ioctl(abi.IoctlEvtchnRestrictDomID, arg[:]); err != nil {
-		return fmt.Errorf("xen: restrict event channels to domain %d: %w", dom, err)
+		return fmt.Errorf("restrict event channels to domain %d: %w", dom, err)
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (c *Channels) Pending(ports []abi.Port) (int, error) {
 	buf := make([]byte, min(len(ports), maxBatch)*portSize)
 	n, err := c.f.Read(buf)
 	if err != nil {
-		return 0, fmt.Errorf("xen: wait for events: %w", err)
+		return 0, fmt.Errorf("wait for events: %w", err)
 	}
 	n /= portSize
 	for i := range n {
@@ -124,7 +124,7 @@ func (c *Channels) Unmask(ports ...abi.Port) error {
 			buf = binary.LittleEndian.AppendUint32(buf, uint32(p))
 		}
 		if _, err := c.f.Write(buf); err != nil {
-			return fmt.Errorf("xen: unmask %d event channels: %w", n, err)
+			return fmt.Errorf("unmask %d event channels: %w", n, err)
 		}
 		ports = ports[n:]
 	}

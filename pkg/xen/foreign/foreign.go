@@ -36,7 +36,7 @@ type MapSpec struct {
 func Map(privcmd *os.File, dom abi.DomID, frames []abi.MFN, writable bool) (mem []byte, unmap func() error, err error) {
 	mem, err = mapFrames(privcmd, dom, frames, writable)
 	if err != nil {
-		return nil, nil, fmt.Errorf("xen: map %d frames of domain %d: %w", len(frames), dom, err)
+		return nil, nil, fmt.Errorf("map %d frames of domain %d: %w", len(frames), dom, err)
 	}
 	return mem, sync.OnceValue(func() error { return unix.Munmap(mem) }), nil
 }
@@ -102,7 +102,7 @@ func Restrict(privcmd *os.File, dom abi.DomID) error {
 	}
 	ctlErr := conn.Control(func(fd uintptr) { err = restrict(fd, dom) })
 	if err = errors.Join(ctlErr, err); err != nil {
-		return fmt.Errorf("xen: restrict privcmd to domain %d: %w", dom, err)
+		return fmt.Errorf("restrict privcmd to domain %d: %w", dom, err)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func TestMapOfWhatIsNoPrivcmdFails(t *testing.T) {
 	}
 	defer f.Close()
 	for _, frames := range [][]abi.MFN{nil, {1}} {
-		if _, _, err := Map(f, 3, frames, true); err == nil || !strings.HasPrefix(err.Error(), "xen: map ") {
+		if _, _, err := Map(f, 3, frames, true); err == nil || !strings.HasPrefix(err.Error(), "map ") {
 			t.Errorf("%d frames: %v", len(frames), err)
 		}
 	}

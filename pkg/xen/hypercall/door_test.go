@@ -263,9 +263,9 @@ func TestOpErrorNamesOperationAndObject(t *testing.T) {
 		err  error
 		want string
 	}{
-		{unix.EINVAL, "xen: pause domain 3: invalid argument"},
-		{unix.ESRCH, "xen: pause domain 3: no such domain: no such process"},
-		{unix.ENOMEM, "xen: pause domain 3: not enough memory in Xen: cannot allocate memory"},
+		{unix.EINVAL, "pause domain 3: invalid argument"},
+		{unix.ESRCH, "pause domain 3: no such domain: no such process"},
+		{unix.ENOMEM, "pause domain 3: not enough free memory in Xen: cannot allocate memory"},
 	} {
 		if got := opError("pause", 3, c.err); got.Error() != c.want || !errors.Is(got, c.err) {
 			t.Errorf("%q, want %q", got, c.want)

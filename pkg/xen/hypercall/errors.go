@@ -21,7 +21,7 @@ var (
 	ErrNoDomain = errors.New("no such domain")
 	// ErrNoMemory: Xen has not enough free memory, or the domain has reached
 	// its maximum.
-	ErrNoMemory = errors.New("not enough memory in Xen")
+	ErrNoMemory = errors.New("not enough free memory in Xen")
 	// ErrClosed: the door has been closed.
 	ErrClosed = errors.New("closed")
 )
@@ -37,5 +37,5 @@ func opError(op string, dom abi.DomID, err error) error {
 	case errors.Is(err, unix.ENOMEM):
 		err = fmt.Errorf("%w: %w", ErrNoMemory, err)
 	}
-	return fmt.Errorf("xen: %s domain %d: %w", op, dom, err)
+	return fmt.Errorf("%s domain %d: %w", op, dom, err)
 }

@@ -4,6 +4,7 @@ package hypercall
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
@@ -16,14 +17,15 @@ const maxExtents = (slotSize - abi.SizeofMemoryReservation) / 8
 // Claim sets pages of free memory aside for dom, or says ErrNoMemory. What
 // Populate takes counts against the claim, and the rest ends with the domain.
 func (d *Door) Claim(dom abi.DomID, pages uint64) error {
+	op := fmt.Sprintf("claim %d KiB for", pages*4)
 	buf, err := d.bufs.get()
 	if err != nil {
-		return opError("claim memory for", dom, err)
+		return opError(op, dom, err)
 	}
 	defer d.bufs.put(buf)
 	abi.PutMemoryReservation(buf, dom, 0, pages, 0)
 	_, err = d.call(abi.HypercallMemoryOp, abi.MemOpClaimPages, addrOf(buf))
-	return opError("claim memory for", dom, err)
+	return opError(op, dom, err)
 }
 
 // Populate gives dom memory: for each page number in pfns, 2^order pages from

@@ -54,16 +54,16 @@ type Kernel struct {
 func OpenKernel(path string) (*Kernel, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("xen: open kernel: %w", err)
+		return nil, fmt.Errorf("open kernel: %w", err)
 	}
 	defer f.Close()
 	data, err := mapFile(f)
 	if err != nil {
-		return nil, fmt.Errorf("xen: open kernel %s: %w", path, err)
+		return nil, fmt.Errorf("open kernel %s: %w", path, err)
 	}
 	k, err := ParseKernel(data)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("xen: open kernel %s: %w", path, err), unix.Munmap(data))
+		return nil, errors.Join(fmt.Errorf("open kernel %s: %w", path, err), unix.Munmap(data))
 	}
 	k.close = sync.OnceValue(func() error { return unix.Munmap(data) })
 	return k, nil

@@ -52,7 +52,7 @@ func (p *Plan) NewImage(mem []byte, v Values) (*Image, error) {
 	default:
 		return &Image{plan: p, values: v, mem: mem}, nil
 	}
-	return nil, fmt.Errorf("xen: fill domain: %w: %s", ErrValues, what)
+	return nil, fmt.Errorf("fill domain: %w: %s", ErrValues, what)
 }
 
 // bytes is the memory of n pages from pfn on, all in one range.

@@ -70,7 +70,7 @@ type Plan struct {
 func NewPlan(k *Kernel, s Sizes) (*Plan, error) {
 	p, err := newPlan(k, s)
 	if err != nil {
-		return nil, fmt.Errorf("xen: plan domain of %d pages: %w", s.Pages, err)
+		return nil, fmt.Errorf("plan domain of %d pages: %w", s.Pages, err)
 	}
 	return p, nil
 }

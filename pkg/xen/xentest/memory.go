@@ -111,7 +111,7 @@ func (m *Machine) Claim(id abi.DomID, pages uint64) error {
 		free -= min(free, o.claimed)
 	}
 	if pages > free {
-		return fmt.Errorf("xentest: claim %d pages: %w", pages, hypercall.ErrNoMemory)
+		return fmt.Errorf("claim %d KiB for domain %d: %w", pages*4, id, hypercall.ErrNoMemory)
 	}
 	d.claimed = pages
 	return nil
