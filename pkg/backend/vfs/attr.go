@@ -40,8 +40,10 @@ func (v *volume) guestIno(ino uint64) uint64 {
 	if v.space != hashSpace && ino>>inoBits == 0 {
 		return uint64(v.space)<<inoBits | ino
 	}
-	// Fibonacci hashing: neighbours stay apart.
-	h := (ino ^ uint64(v.space)<<32 ^ v.dev) * 0x9e3779b97f4a7c15
+	// Fibonacci hashing, twice: neither neighbours nor devices fall together.
+	const golden = 0x9e3779b97f4a7c15
+	h := ino * golden
+	h = (h ^ h>>29 + v.dev + uint64(v.space)<<40) * golden
 	return hashSpace<<inoBits | h>>(64-inoBits)
 }
 

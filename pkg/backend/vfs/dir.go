@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// direntBuf is how much of a directory is read at a time, in bytes. It holds
-// many entries of the longest name.
-const direntBuf = 16 << 10
+// direntBuf is how much of a directory is read at a time, in bytes: several
+// entries of the longest name. Each directory that the guest is reading keeps a
+// buffer, so it is small.
+const direntBuf = 2 << 10
 
 // dirStream is where the reading of an open directory stands.
 type dirStream struct {

@@ -230,8 +230,20 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return eOpNotSupp
 	}
 	return fs.withHandle(in.NodeId, in.Fh, true, func(h *handle) error {
+		if err := fs.dropUnlessRoot(&in.InHeader, h.fd); err != nil {
+			return err
+		}
 		return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))
 	})
+}
+
+// dropUnlessRoot is dropPrivileges for requests that do not say whether the
+// caller may keep the set-id bits (CAP_FSETID).
+func (fs *FS) dropUnlessRoot(h *fuse.InHeader, fd int) error {
+	if h.Uid == 0 {
+		return nil
+	}
+	return fs.dropPrivileges(fd)
 }
 
 // Lseek finds data and holes; other seeks are the guest's own.
@@ -270,6 +282,9 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 		return 0, fuse.EBADF
 	}
 	defer dst.n.vol.exp.dirty.Store(true)
+	if err := fs.dropUnlessRoot(&in.InHeader, dst.fd); err != nil {
+		return 0, status(err)
+	}
 	var n int
 	err := again(func() (err error) {
 		from, to := int64(in.OffIn), int64(in.OffOut)

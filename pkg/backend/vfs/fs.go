@@ -21,17 +21,38 @@ type Config struct {
 	// Default 512.
 	OrphanFDs int
 	// Handles is the number of files and directories the guest may have open
-	// at once; beyond it open answers ENFILE. Default 65536, and never more
-	// than RLIMIT_NOFILE leaves.
+	// at once; beyond it open answers ENFILE. Default 32768.
 	Handles int
 	// Nodes is the number of files the guest may remember; beyond it lookup
-	// answers ENFILE. Default 2^22.
+	// answers ENFILE. Each takes about 200 bytes here and a kilobyte of the
+	// guest's memory. Default 2^21.
 	Nodes int
 }
 
 // spareFDs are descriptors that the service needs besides those of nodes and
 // handles: exports, queues, and those open for a moment.
 const spareFDs = 256
+
+// fit fills in defaults and makes the bounds keep to a limit of so many
+// descriptors.
+func (c Config) fit(limit uint64) (Config, error) {
+	for _, d := range []struct {
+		v   *int
+		def int
+	}{{&c.NodeFDs, 1024}, {&c.OrphanFDs, 512}, {&c.Handles, 32768}, {&c.Nodes, 1 << 21}} {
+		if *d.v <= 0 {
+			*d.v = d.def
+		}
+	}
+	if limit < 2*spareFDs {
+		return c, fmt.Errorf("vfs: descriptor limit is %d, at least %d are needed", limit, 2*spareFDs)
+	}
+	left := int(min(limit-spareFDs, 1<<30))
+	c.NodeFDs = min(c.NodeFDs, left/4)
+	c.OrphanFDs = min(c.OrphanFDs, left/4)
+	c.Handles = min(c.Handles, left-c.NodeFDs-c.OrphanFDs)
+	return c, nil
+}
 
 // FS is a file system: a synthetic root and its exports. It implements
 // fuse.RawFileSystem; every method may be called from any goroutine.
@@ -57,23 +78,14 @@ type FS struct {
 // New returns a file system without exports. It opens /proc/self/fd, so it must
 // be called before the process gives up its mount namespace. Close frees it.
 func New(cfg Config) (*FS, error) {
-	for _, d := range []struct {
-		v   *int
-		def int
-	}{{&cfg.NodeFDs, 1024}, {&cfg.OrphanFDs, 512}, {&cfg.Handles, 65536}, {&cfg.Nodes, 1 << 22}} {
-		if *d.v <= 0 {
-			*d.v = d.def
-		}
-	}
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return nil, fmt.Errorf("vfs: read descriptor limit: %w", err)
 	}
-	fixed := uint64(cfg.NodeFDs + cfg.OrphanFDs + spareFDs)
-	if lim.Cur < fixed+64 {
-		return nil, fmt.Errorf("vfs: descriptor limit is %d, at least %d are needed", lim.Cur, fixed+64)
+	cfg, err := cfg.fit(lim.Cur)
+	if err != nil {
+		return nil, err
 	}
-	cfg.Handles = int(min(uint64(cfg.Handles), lim.Cur-fixed))
 	proc, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("vfs: open /proc/self/fd: %w", err)

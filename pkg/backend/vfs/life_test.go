@@ -3,6 +3,7 @@
 package vfs_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -342,6 +343,32 @@ func TestOwnership(t *testing.T) {
 		e, err := c.call(c.dir)
 		if err != nil || e.UID != 1000 || e.GID != c.gid || e.Mode&0o7777 != c.mode {
 			t.Errorf("%s: owner %d:%d mode %#o, want 1000:%d %#o, %v", c.what, e.UID, e.GID, e.Mode, c.gid, c.mode, err)
+		}
+	}
+}
+
+func TestSync(t *testing.T) {
+	w := newWorld(t, vfs.Config{}, vfs.PrivateOptions())
+	export(t, w.fs, "file", filepath.Join(w.top, "secret"), vfs.SharedOptions())
+	w.create(t, w.root, "f", "data")
+	for range 2 {
+		if _, err := w.Call(vfstest.Syncfs, vfstest.Root, 0, vfstest.U64(0)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestStatfs(t *testing.T) {
+	w := newWorld(t, vfs.Config{}, vfs.PrivateOptions())
+	var host unix.Statfs_t
+	mustDo(t, unix.Statfs(w.dir, &host))
+	for _, c := range []struct {
+		node   uint64
+		blocks uint64
+	}{{vfstest.Root, 0}, {w.root, host.Blocks}} {
+		b, err := w.Call(vfstest.Statfs, c.node, 80)
+		if err != nil || binary.LittleEndian.Uint64(b) != c.blocks {
+			t.Errorf("node %d: %x, %v, want %d blocks", c.node, b, err, c.blocks)
 		}
 	}
 }
