@@ -37,6 +37,8 @@ const (
 	// container.
 	killTimeout = 20 * time.Second
 
+	// collectAfter is when a boot is over, or as good as.
+	collectAfter = 5 * time.Second
 	// gcPercent keeps the heap of an almost idle process small.
 	gcPercent = 40
 )
@@ -77,7 +79,7 @@ func serveTasks(f bootstrap.Flags, p Parts) error {
 		Namespace: f.Namespace,
 		Share:     share,
 		CPUs:      runtime.NumCPU(),
-		Boot:      p.Boot,
+		Boot:      withCollection(p.Boot),
 		Events:    queue,
 		Shutdown:  stop,
 	})
@@ -125,6 +127,15 @@ func closeServer(srv *ttrpc.Server) {
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		srv.Close()
+	}
+}
+
+// withCollection gives the memory that building a domain took back to the host,
+// once the container has started: from then on the process is all but idle.
+func withCollection(boot task.Boot) task.Boot {
+	return func(ctx context.Context, c task.BootConfig) (task.Guest, error) {
+		time.AfterFunc(collectAfter, debug.FreeOSMemory)
+		return boot(ctx, c)
 	}
 }
 

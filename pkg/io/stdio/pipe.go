@@ -19,7 +19,7 @@ func openFIFO(name string, flag int) (*os.File, error) {
 	}
 	fi, err := f.Stat()
 	if err == nil && fi.Mode()&os.ModeNamedPipe == 0 {
-		err = fmt.Errorf("%w: %s", ErrUnsupported, name)
+		err = &refusal{fmt.Sprintf("%s is not a named pipe", name)}
 	}
 	if err != nil {
 		f.Close()

@@ -15,6 +15,14 @@ import (
 // named pipe.
 var ErrUnsupported = errors.New("stdio is not a named pipe")
 
+// refusal is ErrUnsupported in words for the user.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
+
+// Unwrap gives the identity.
+func (r *refusal) Unwrap() error { return ErrUnsupported }
+
 // Config names the three named pipes; an empty name means none.
 type Config struct {
 	Stdin, Stdout, Stderr string
@@ -92,10 +100,10 @@ func Open(ctx context.Context, c Config, dial Dial) (_ *IO, retErr error) {
 // check refuses the kinds of stdio that are not built.
 func check(name string) error {
 	if scheme, _, ok := strings.Cut(name, "://"); ok {
-		return fmt.Errorf("%w: %s: output to %s:// is not supported yet; use a named pipe", ErrUnsupported, name, scheme)
+		return &refusal{fmt.Sprintf("stdio through %s: is not supported yet (%s); use named pipes", scheme, name)}
 	}
 	if name != "" && name[0] != '/' {
-		return fmt.Errorf("%w: %q is not an absolute path", ErrUnsupported, name)
+		return &refusal{fmt.Sprintf("stdio name %q is not an absolute path", name)}
 	}
 	return nil
 }

@@ -285,10 +285,10 @@ func TestOpenFailures(t *testing.T) {
 		want string
 		kind error
 	}{
-		{"binary", Config{Stdout: "binary:///bin/log?x=y"}, 0, "binary:///bin/log?x=y: output to binary:// is not supported yet; use a named pipe", ErrUnsupported},
-		{"file url", Config{Stderr: "file:///x"}, 0, "file:///x: output to file:// is not supported yet", ErrUnsupported},
-		{"relative", Config{Stdin: "x"}, 0, `"x" is not an absolute path`, ErrUnsupported},
-		{"regular file", Config{Stdout: file}, 0, file, ErrUnsupported},
+		{"binary", Config{Stdout: "binary:///bin/log?x=y"}, 0, "stdio through binary: is not supported yet (binary:///bin/log?x=y); use named pipes", ErrUnsupported},
+		{"file url", Config{Stderr: "file:///x"}, 0, "stdio through file: is not supported yet (file:///x); use named pipes", ErrUnsupported},
+		{"relative", Config{Stdin: "x"}, 0, `stdio name "x" is not an absolute path`, ErrUnsupported},
+		{"regular file", Config{Stdout: file}, 0, file + " is not a named pipe", ErrUnsupported},
 		{"missing", Config{Stdin: dir + "/none"}, 0, dir + "/none", os.ErrNotExist},
 		{"first stream", c, 1, "open stdin's stream: no stream", nil},
 		{"last stream", c, 3, "open stderr's stream: no stream", nil},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/xcontainer/xcontainer/pkg/io/stdio"
@@ -75,6 +76,9 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 		logger.WithError(err).WithField("steps", c.steps.String()).Error("create failed")
 	}()
 
+	if !filepath.IsAbs(r.Bundle) {
+		return nil, fmt.Errorf("bundle %q is not an absolute path: %w", r.Bundle, errdefs.ErrInvalidArgument)
+	}
 	done := c.steps.time("config")
 	settings, err := bundle.Load(r.Bundle, s.CPUs)
 	if err != nil {

@@ -34,7 +34,7 @@ func (c *container) wait(p *process) (*agentapi.WaitResponse, exit) {
 	// The guest's clock is not the one that clients compare with.
 	now := time.Now()
 	if err == nil {
-		return r, exit{r.ExitStatus, now}
+		return r, exit{min(r.ExitStatus, exitUnknown), now}
 	}
 	if p.waitCtx.Err() != nil {
 		return nil, exit{exitKilled, now}

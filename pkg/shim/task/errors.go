@@ -5,6 +5,8 @@ package task
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -13,13 +15,18 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
 )
 
-// toRPC gives an error the code by which containerd and its clients know it.
-// What is not supported is an invalid argument: NotImplemented would make
-// containerd ask again with version 2 of the service.
+// maxErrorText bounds the words of an error, in bytes: the agent may send much.
+const maxErrorText = 2048
+
+// toRPC gives an error the code by which containerd and its clients know it, in
+// one line and without structure: clients would show the parts again. What is
+// not supported is an invalid argument: NotImplemented would make containerd ask
+// again with version 2 of the service.
 func toRPC(err error) error {
 	if err == nil {
 		return nil
 	}
+	kind := errdefs.Resolve(err)
 	for _, m := range []struct{ is, code error }{
 		{bundle.ErrInvalid, errdefs.ErrInvalidArgument},
 		{bundle.ErrUnsupported, errdefs.ErrInvalidArgument},
@@ -28,10 +35,11 @@ func toRPC(err error) error {
 		{ErrHostPath, errdefs.ErrInvalidArgument},
 	} {
 		if errors.Is(err, m.is) {
-			return errgrpc.ToGRPCf(m.code, "%s", err)
+			kind = m.code
+			break
 		}
 	}
-	return errgrpc.ToGRPC(err)
+	return errgrpc.ToGRPC(&refusal{kind, line(err)})
 }
 
 // refusal is an error in words for the user with an identity for the code.
@@ -45,8 +53,31 @@ func (r *refusal) Error() string { return r.text }
 // Unwrap gives the identity.
 func (r *refusal) Unwrap() error { return r.kind }
 
-// fromAgent is an error of the agent in its own words.
-func fromAgent(err error) error { return errgrpc.ToNative(err) }
+// fromAgent is an error of the agent in its own words, which are the guest's and
+// so may be anything.
+func fromAgent(err error) error {
+	if err == nil {
+		return nil
+	}
+	err = errgrpc.ToNative(err)
+	kind := errdefs.Resolve(err)
+	return &refusal{kind, strings.TrimSuffix(line(err), ": "+kind.Error())}
+}
+
+// line is the text of an error on one line that no terminal takes for commands.
+func line(err error) string {
+	text := err.Error()
+	if len(text) > maxErrorText {
+		text = text[:maxErrorText] + "…"
+	}
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
 
 func notFound(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrNotFound)
