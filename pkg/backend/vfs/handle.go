@@ -97,6 +97,21 @@ func (fs *FS) holdHandle(node, id uint64) (*handle, fuse.Status) {
 	return h, fuse.OK
 }
 
+// anyHandle is holdHandle for whatever handle of n there is, or nil. It looks at
+// all of them: few nodes are lost while they are open.
+func (fs *FS) anyHandle(n *node) *handle {
+	t := &fs.handleTable
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.byID {
+		if h.n == n && h.fd >= 0 {
+			h.users++
+			return h
+		}
+	}
+	return nil
+}
+
 func (h *handle) release() {
 	t := &h.fs.handleTable
 	t.mu.Lock()

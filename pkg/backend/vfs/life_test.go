@@ -108,6 +108,29 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	}
 }
 
+// TestOpenFilesAreNeverLost has more files open without a name than there may be
+// orphans.
+func TestOpenFilesAreNeverLost(t *testing.T) {
+	w := newWorld(t, vfs.Config{NodeFDs: 4, OrphanFDs: 4}, vfs.PrivateOptions())
+	var nodes []uint64
+	for i := range 20 {
+		name := fmt.Sprint("f", i)
+		e, _, err := w.CreateFile(w.root, name, unix.O_RDWR, 0o644)
+		mustDo(t, err)
+		_, err = w.Call(vfstest.Unlink, w.root, 0, vfstest.Name(name))
+		mustDo(t, err)
+		nodes = append(nodes, e.Node)
+	}
+	for i, node := range nodes {
+		if err := w.getattr(node); err != nil {
+			t.Errorf("file %d: getattr: %v", i, err)
+		}
+		if err := w.setattr(node, 1, 0o600); err != nil {
+			t.Errorf("file %d: chmod: %v", i, err)
+		}
+	}
+}
+
 func TestHandlesAreBounded(t *testing.T) {
 	w := newWorld(t, vfs.Config{Handles: 3}, vfs.PrivateOptions())
 	node := w.create(t, w.root, "f", "")

@@ -89,7 +89,25 @@ func (fs *FS) pin(n *node) (int, error) {
 		fd, err = fs.tryPin(n)
 		fs.rename.RUnlock()
 	}
+	if err == unix.ESTALE {
+		return fs.pinOpen(n)
+	}
 	return fd, err
+}
+
+// pinOpen pins n by way of a handle that the guest has open of it, whose file
+// may have no name at all any more.
+func (fs *FS) pinOpen(n *node) (int, error) {
+	h := fs.anyHandle(n)
+	if h == nil {
+		return -1, unix.ESTALE
+	}
+	defer h.release()
+	fd, err := fs.reopen(h.fd, unix.O_PATH)
+	if err != nil {
+		return -1, err
+	}
+	return fs.adopt(n, fd), nil
 }
 
 // tryPin goes up from n to the nearest ancestor with a descriptor, then down
