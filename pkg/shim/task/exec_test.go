@@ -181,6 +181,33 @@ func TestInitEndsExecs(t *testing.T) {
 	t.Error("events missing")
 }
 
+// TestExecsLeaveNothing: probes run for months.
+func TestExecsLeaveNothing(t *testing.T) {
+	d := newDaemon(t)
+	b := d.sleeper()
+	exec := func(from, to int) {
+		for i := from; i < to; i++ {
+			id := fmt.Sprintf("e%d", i)
+			p, err := b.exec(id, false, "true")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.startExec(id); err != nil {
+				t.Fatal(err)
+			}
+			b.wait(id)
+			b.delete(id)
+			p.stdout.Close()
+			p.stderr.Close()
+		}
+	}
+	exec(0, 5)
+	before := inventory(t)
+	exec(5, 50)
+	sameInventory(t, before)
+	b.end()
+}
+
 func TestExecTerminal(t *testing.T) {
 	d := newDaemon(t)
 	b := d.sleeper()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/types"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -141,6 +142,29 @@ func TestCreateUndoes(t *testing.T) {
 			b.delete("")
 		})
 	}
+}
+
+// TestStartFails: an init that cannot be started, as of another architecture, is
+// a stopped task, which clients can delete.
+func TestStartFails(t *testing.T) {
+	d := newDaemon(t)
+	d.world.Fail = func(s string) error {
+		if s == "StartContainer" {
+			return fmt.Errorf("exec /bin/x: exec format error: %w", errdefs.ErrInvalidArgument)
+		}
+		return nil
+	}
+	b := d.bundled("c", false, spec("true"))
+	b.create()
+	if err := b.startExec(""); !is(err, errdefs.ErrInvalidArgument) || !strings.HasPrefix(err.Error(), "exec /bin/x: exec format error") {
+		t.Errorf("start: %v", err)
+	}
+	if s := b.state(""); s.Status != tasktypes.Status_STOPPED || s.ExitStatus != 137 {
+		t.Errorf("state %v", s)
+	}
+	read(t, b.stdout) // has ended
+	b.delete("")
+	d.expectEvents("/tasks/create c", "/tasks/exit c/c 137", "/tasks/delete c 137")
 }
 
 func TestGuestDiesDuringCreate(t *testing.T) {

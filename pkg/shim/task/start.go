@@ -5,6 +5,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
@@ -38,10 +39,23 @@ func (c *container) start(ctx context.Context) error {
 	if err != nil {
 		err = c.cause(ctx, fromAgent(err))
 		logger.WithError(err).Error("start failed")
+		c.endFailed(ctx)
 		return err
 	}
 	logger.Info("container started")
 	return nil
+}
+
+// endFailed ends an init that could not be started. Clients delete the task next,
+// and they delete only what is stopped.
+func (c *container) endFailed(ctx context.Context) {
+	if err := c.signal(ctx, c.init, uint32(syscall.SIGKILL), false); err != nil && !errdefs.IsNotFound(err) {
+		log.G(ctx).WithError(err).WithField("id", c.id).Error("kill")
+	}
+	select {
+	case <-c.init.exited:
+	case <-ctx.Done():
+	}
 }
 
 // addExec makes p known, before it runs.
