@@ -41,22 +41,22 @@ func Standard() Layout {
 	copy(fsConfig, FSTag)
 	binary.LittleEndian.PutUint32(fsConfig[36:], 1)
 	return Layout{
-		PoolPages: 816,
+		PoolPages: 580,
 		Devices: []Device{{
 			ID:       DeviceVsock,
 			Features: FeaturesOffered,
 			Queues:   []uint32{128, 128, 8},
 			Config:   vsockConfig,
 			OutPages: 128,
-			InPages:  272,
+			InPages:  144,
 		}, {
 			ID:         DeviceFS,
 			Features:   FeaturesOffered,
 			Queues:     []uint32{16, 128},
 			Config:     fsConfig,
-			SectionOff: 400,
-			OutPages:   208,
-			InPages:    208,
+			SectionOff: 272,
+			OutPages:   164,
+			InPages:    144,
 		}},
 	}
 }

@@ -60,12 +60,12 @@ func TestEncodeStandard(t *testing.T) {
 		off  int
 		want uint32
 	}{
-		{"version", 4, 1}, {"pool_pages", 8, 816}, {"device_count", 12, 2}, {"doorbell", 16, 10}, {"state", 20, 0},
+		{"version", 4, 1}, {"pool_pages", 8, 580}, {"device_count", 12, 2}, {"doorbell", 16, 10}, {"state", 20, 0},
 		{"vsock id", 128, 19}, {"vsock port", 132, 11}, {"features low", 136, 1 << 29}, {"features high", 140, 3},
-		{"vsock queues", 160, 3}, {"config_len", 164, 8}, {"section", 180, 0}, {"out", 184, 128}, {"in", 188, 272},
+		{"vsock queues", 160, 3}, {"config_len", 164, 8}, {"section", 180, 0}, {"out", 184, 128}, {"in", 188, 144},
 		{"rx", 192, 128}, {"tx", 224, 128}, {"event", 256, 8}, {"none", 288, 0}, {"cid", 320, 3}, {"cid high", 324, 0},
 		{"fs id", 384, 26}, {"fs port", 388, 12}, {"fs queues", 416, 2}, {"fs config_len", 420, 40},
-		{"fs section", 436, 400}, {"fs out", 440, 208}, {"fs in", 444, 208}, {"hiprio", 448, 16}, {"request", 480, 128},
+		{"fs section", 436, 272}, {"fs out", 440, 164}, {"fs in", 444, 144}, {"hiprio", 448, 16}, {"request", 480, 128},
 		{"num_request_queues", 576 + 36, 1},
 	} {
 		if got := u32(c.off); got != c.want {

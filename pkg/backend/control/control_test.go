@@ -138,7 +138,7 @@ func TestRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.mu.Lock()
-	if f.files != 3 || f.cfg.Layout.PoolPages != 816 || len(f.cfg.Layout.Devices) != 2 || string(f.cfg.Wiring) != `{"x":1}` {
+	if f.files != 3 || f.cfg.Layout.PoolPages != 580 || len(f.cfg.Layout.Devices) != 2 || string(f.cfg.Wiring) != `{"x":1}` {
 		t.Errorf("start: %d files, %+v", f.files, f.cfg)
 	}
 	f.mu.Unlock()
