@@ -24,11 +24,17 @@ import (
 
 // Images that the tests make themselves.
 const (
-	appUserImage = "example.test/e2e/app-user:1"  // busybox, user "app"
-	armImage     = "example.test/e2e/arm64:1"     // for another architecture
-	escapeImage  = "example.test/e2e/escape:1"    // busybox, with links that lead out
-	foreignImage = "example.test/e2e/foreign:1"   // says amd64, but holds that program
-	ptyrun       = "/usr/local/bin/xc-e2e-ptyrun" // on the machine under test
+	appUserImage = "example.test/e2e/app-user:1" // busybox, user "app"
+	armImage     = "example.test/e2e/arm64:1"    // for another architecture
+	escapeImage  = "example.test/e2e/escape:1"   // busybox, with links that lead out
+	foreignImage = "example.test/e2e/foreign:1"  // says amd64, but holds that program
+)
+
+// Programs of the tests, on the machine under test.
+const (
+	programs = "/var/tmp/xc-e2e"
+	ptyrun   = programs + "/ptyrun"
+	domkill  = programs + "/domkill"
 )
 
 // prepare puts the tests' programs and images on the machine under test.
@@ -38,14 +44,16 @@ func prepare() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	bin := filepath.Join(dir, "ptyrun")
-	build := exec.Command("go", "build", "-o", bin, "./ptyrun")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("e2e: build ptyrun: %w: %s", err, out)
-	}
-	if err := put(bin, ptyrun); err != nil {
-		return err
+	for program, path := range map[string]string{"./ptyrun": ptyrun, "./domkill": domkill} {
+		bin := filepath.Join(dir, "program")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, program)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("e2e: build %s: %w: %s", program, err, out)
+		}
+		if err := put(bin, path); err != nil {
+			return err
+		}
 	}
 	if err := importDerived(); err != nil {
 		return err
@@ -60,7 +68,7 @@ func put(file, path string) error {
 		return err
 	}
 	defer f.Close()
-	return must(f, "sh", "-c", `cat >"$1" && chmod 755 "$1"`, "sh", path)
+	return must(f, "sh", "-c", `mkdir -p "${1%/*}" && cat >"$1" && chmod 755 "$1"`, "sh", path)
 }
 
 // must runs a command on the machine under test that has to succeed.

@@ -49,8 +49,13 @@ func openLab(ctx context.Context) (close func(), err error) {
 	}, nil
 }
 
+// payload is where dom0 has our programs. Not every login shell knows.
+const payload = "/opt/xcontainer"
+
 func (h labHost) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
-	c := h.lab.Command(lab.Quote(argv...))
+	env := []string{"env", "PATH=" + payload + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"XCONTAINER_SHARE=" + payload + "/share/xcontainer"}
+	c := h.lab.Command(lab.Quote(append(env, argv...)...))
 	c.Stdin, c.Stdout, c.Stderr = stdin, stdout, stderr
 	err := c.Run(ctx)
 	var exit *lab.ExitError
@@ -65,6 +70,8 @@ func (h labHost) RestartContainerd(ctx context.Context) error {
 }
 
 func (h labHost) StateDir() string { return "/run/containerd" }
+
+func (h labHost) RootDir() string { return "/var/lib/containerd" }
 
 // HasXen is false for runc's sake: without our runtime in the payload there is
 // nothing that lists domains.

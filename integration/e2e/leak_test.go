@@ -12,13 +12,14 @@ import (
 )
 
 // leakScript prints one line for each thing that a container may leave behind.
-// Its first argument is containerd's state directory.
+// Its arguments are containerd's state and root directories. A task has its
+// bundle there, and a snapshot its directory.
 //
 // Event channels that user space holds are counted in the interrupt table,
 // where each has a line with its owner's name; the guests' ends die with the
 // domains. Abstract and path sockets are both in /proc/net/unix.
 const leakScript = `
-state=$1
+state=$1 root=$2
 for p in /proc/[0-9]*/exe; do echo "$p"; done | xargs ls -l 2>/dev/null |
 	sed -n 's|.* \(/proc/[0-9]*\)/exe -> \(.*\)|\1 \2|p' | grep -E '/(containerd-shim-|xcontainer)' |
 	while read -r dir exe; do
@@ -31,14 +32,14 @@ find "$state/s" "$state/fifo" "$state/io.containerd.runtime.v2.task" /run/contai
 sed -n 's|.* \(@*/.*containerd/s/.*\)|listener \1|p' /proc/net/unix | sort -u
 awk '/evtchn:/ {n++} END {print "eventchannels", n+0}' /proc/interrupts
 find /sys/fs/cgroup -mindepth 1 -type d -path '*/default/*' -prune 2>/dev/null | sed 's/^/cgroup /'
-ctr tasks ls -q 2>/dev/null | sed 's/^/task /'
-ctr containers ls -q 2>/dev/null | sed 's/^/container /'
-ctr snapshots ls 2>/dev/null | awk '$NF == "Active" {print "snapshot", $1}'
+ctr containers ls -q | sed 's/^/container /'
+find "$root"/io.containerd.snapshotter.v1.*/snapshots "$root/io.containerd.runtime.v2.task/default" -mindepth 1 -maxdepth 1 2>/dev/null |
+	sed 's/^/directory /'
 `
 
 // inventory lists what is on m, one item a line, sorted.
 func inventory(m machine) ([]string, error) {
-	r, err := command(m, time.Minute, nil, "sh", "-c", leakScript, "sh", m.StateDir())
+	r, err := command(m, time.Minute, nil, "sh", "-c", leakScript, "sh", m.StateDir(), m.RootDir())
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ type domain struct {
 	ID        uint32 `json:"domid"`
 	Container string `json:"container"`
 	State     string `json:"state"`
-	MemoryKiB uint64 `json:"memory_kib"`
+	Memory    uint64 `json:"memory_bytes"`
 	VCPUs     uint32 `json:"vcpus"`
 }
 
@@ -106,12 +107,17 @@ func added(before, after []string) []string {
 	return out
 }
 
+// clean is the inventory after the last test, if nothing was left behind. It
+// saves the next test from looking again.
+var clean []string
+
 // checkLeaks fails t if anything is on m that was not there before. Ends are
 // not instant (a shim exits after its last answer), so it looks until limit.
 // What was leaked is then removed, as far as it can be, so that the next test
 // is judged by its own doings.
 func checkLeaks(t *testing.T, m machine, before []string, limit time.Duration) {
 	t.Helper()
+	clean = nil
 	var left []string
 	for deadline := time.Now().Add(limit); ; time.Sleep(500 * time.Millisecond) {
 		after, err := inventory(m)
@@ -120,6 +126,7 @@ func checkLeaks(t *testing.T, m machine, before []string, limit time.Duration) {
 			return
 		}
 		if left = added(before, after); len(left) == 0 {
+			clean = after
 			return
 		}
 		if time.Now().After(deadline) {
@@ -135,9 +142,8 @@ func purge(t *testing.T, m machine, left []string) {
 	t.Helper()
 	var script strings.Builder
 	for _, step := range []struct{ kind, command string }{
-		{"task", "timeout 60 ctr task rm -f"},
-		{"container", "timeout 20 ctr c rm"},
-		{"snapshot", "timeout 20 ctr snapshots rm"},
+		{"container", "timeout 60 ctr task rm -f"},
+		{"container", "timeout 60 ctr c rm"},
 		{"process", "kill -KILL"},
 	} {
 		for _, item := range left {

@@ -19,8 +19,9 @@ type machine interface {
 	// RestartContainerd stops the daemon, starts it again and waits until
 	// it answers. Containers go on.
 	RestartContainerd(ctx context.Context) error
-	// StateDir is the daemon's state directory.
+	// StateDir and RootDir are the daemon's directories.
 	StateDir() string
+	RootDir() string
 	// HasXen says whether domains can be looked at there.
 	HasXen() bool
 }

@@ -135,7 +135,9 @@ func TestSmokeExec(t *testing.T) {
 		s.want(s.exec("", id, "sh", "-c", "sleep 1000 & echo back"), 0, "back\n")
 	})
 	s.sub("input", func(s *story) {
-		s.want(s.sh("echo through | exec ctr task exec --exec-id in "+id+" cat"), 0, "through\n")
+		// ctr forgets to pass on an end of input that comes before the start;
+		// this much it cannot have read by then.
+		s.want(s.sh("head -c 3000000 /dev/zero | ctr task exec --exec-id in "+id+" wc -c"), 0, "3000000\n")
 	})
 	s.sub("user and directory", func(s *story) {
 		s.want(s.exec("--user 33:33 --cwd /tmp", id, "sh", "-c", "id -u; id -g; pwd"), 0, "33\n33\n/tmp\n")

@@ -54,7 +54,7 @@ func (h *plainHost) startDaemon(ctx context.Context) error {
 	}
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(h.bin, "containerd"), "-c", filepath.Join(h.dir, "config.toml"),
-		"--root", filepath.Join(h.dir, "root"), "--state", h.StateDir(),
+		"--root", h.RootDir(), "--state", h.StateDir(),
 		"--address", filepath.Join(h.StateDir(), "containerd.sock"))
 	cmd.Env, cmd.Stdout, cmd.Stderr = h.env(), log, log
 	if err := cmd.Start(); err != nil {
@@ -110,5 +110,7 @@ func (h *plainHost) RestartContainerd(ctx context.Context) error {
 }
 
 func (h *plainHost) StateDir() string { return filepath.Join(h.dir, "state") }
+
+func (h *plainHost) RootDir() string { return filepath.Join(h.dir, "root") }
 
 func (h *plainHost) HasXen() bool { return false }

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// record is what the shim notes in the bundle.
+type record struct {
+	DomID                 uint32
+	Shim, Backend, Holder struct{ PID int }
+}
+
+// record reads the note of a running container.
+func (s *story) record(id string) record {
+	s.Helper()
+	r := s.sh("cat $STATE/io.containerd.runtime.v2.task/default/" + id + "/xcontainer.json")
+	var rec record
+	if err := json.Unmarshal([]byte(r.stdout), &rec); err != nil {
+		s.Fatalf("record of %s: %v, %v", id, err, r)
+	}
+	return rec
+}
+
+// ends does what harm says to a running container and wants containerd to tell
+// of its end with the given exit status, within limit. The clock starts when
+// harm is done, and stops when the exit event is seen in dom0.
+func (s *story) ends(id, harm string, status int, limit time.Duration) {
+	s.Helper()
+	r := s.sh(fmt.Sprintf(`
+out=$(mktemp)
+ctr events >$out 2>&1 &
+watcher=$!
+n=0
+until grep -q e2e-mark $out; do
+	ctr ns create e2e-mark-$n >/dev/null; ctr ns rm e2e-mark-$n >/dev/null
+	n=$((n+1)); [ $n -lt 60 ] || break
+done
+{ %[2]s
+} >&2
+uptime=$(cut -d' ' -f1 /proc/uptime)
+n=0
+until grep -F '"%[1]s"' $out | grep -q /tasks/exit; do sleep 0.1; n=$((n+1)); [ $n -lt 600 ] || break; done
+now=$(cut -d' ' -f1 /proc/uptime)
+echo "$uptime $now" | awk '{printf "%%d ms\n", ($2-$1)*1000}'
+sleep 1
+kill $watcher; wait $watcher 2>/dev/null
+grep -F '"%[1]s"' $out
+rm -f $out`, id, harm))
+	first, events, _ := strings.Cut(r.stdout, "\n")
+	var ms int64
+	if _, err := fmt.Sscanf(first, "%d ms", &ms); err != nil {
+		s.Fatalf("no time in %v", r)
+	}
+	s.Logf("end reported after %d ms", ms)
+	exit := ""
+	for line := range strings.Lines(events) {
+		if strings.Contains(line, "/tasks/exit") {
+			exit = line
+		}
+	}
+	if want := fmt.Sprintf(`"exit_status":%d,`, status); !strings.Contains(exit, want) {
+		s.Errorf("want an exit event with %s, got %q of %v", want, exit, r)
+	}
+	if took := time.Duration(ms) * time.Millisecond; took > limit {
+		s.Errorf("reported after %v, want at most %v", took, limit)
+	}
+}
+
+// gone wants no domain of id to be left within limit.
+func (s *story) gone(id string, limit time.Duration) {
+	s.Helper()
+	for deadline := time.Now().Add(limit); ; time.Sleep(300 * time.Millisecond) {
+		doms, err := domains(s.m)
+		if err != nil {
+			s.Fatal(err)
+		}
+		left := false
+		for _, d := range doms {
+			left = left || d.Container == id
+		}
+		if !left {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Errorf("domain of %s still there after %v", id, limit)
+			return
+		}
+	}
+}
+
+// TestShimKilled: containerd reports the end of a container whose shim was
+// killed, and its domain goes.
+func TestShimKilled(t *testing.T) {
+	s := begin(t)
+	id := s.start("", busybox, "sleep", "1000")
+	s.ends(id, `kill -KILL $(`+shimPids(id)+` | head -n 1)`, 137, 5*time.Second)
+	if xen() {
+		s.gone(id, 5*time.Second)
+	}
+}
+
+// TestDomainDestroyed: the same for a domain that somebody else destroyed.
+func TestDomainDestroyed(t *testing.T) {
+	onXen(t)
+	s := begin(t)
+	id := s.start("", busybox, "sleep", "1000")
+	s.ends(id, fmt.Sprintf("%s %d", domkill, s.record(id).DomID), 137, 2*time.Second)
+}
+
+// TestBackendKilled: a container cannot live without its devices.
+func TestBackendKilled(t *testing.T) {
+	onXen(t)
+	s := begin(t)
+	id := s.start("", busybox, "sleep", "1000")
+	pid := s.record(id).Backend.PID
+	if pid == 0 {
+		s.Fatal("the shim notes no back-end")
+	}
+	s.ends(id, fmt.Sprintf("kill -KILL %d", pid), 255, 15*time.Second)
+	s.gone(id, 15*time.Second)
+}
+
+// TestHolderKilled: killing the task's pid kills the container, as it does
+// with runc.
+func TestHolderKilled(t *testing.T) {
+	s := begin(t)
+	id := s.start("", busybox, "sleep", "1000")
+	s.ends(id, `kill -KILL $(ctr task ls | awk -v id=`+id+` '$1 == id {print $2}')`, 137, 15*time.Second)
+}
+
+// TestGuestPanic: a panic of the guest's kernel is a failure with its reason in
+// the log.
+func TestGuestPanic(t *testing.T) {
+	onXen(t)
+	s := begin(t)
+	id := s.start("--privileged --privileged-without-host-devices", busybox, "sleep", "1000")
+	s.sh("wc -c </var/log/containerd.log >/var/tmp/e2e-log-size")
+	s.ends(id, `ctr task exec -d --exec-id panic `+id+` sh -c "sleep 1; echo c >/proc/sysrq-trigger"`, 255, 30*time.Second)
+	r := s.sh("tail -c +$(cat /var/tmp/e2e-log-size) /var/log/containerd.log; rm /var/tmp/e2e-log-size")
+	if !strings.Contains(r.stdout, "Kernel panic - not syncing: sysrq triggered crash") {
+		s.Errorf("the log does not tell of the panic: %v", r)
+	}
+}
+
+// TestGuestCannotPanicHost: a process without privileges cannot do that.
+func TestUnprivilegedSysrq(t *testing.T) {
+	s := begin(t)
+	r := s.run("", busybox, "sh", "-c", "echo c >/proc/sysrq-trigger; echo lives")
+	s.want(r, 0, "lives\n")
+}
+
+// TestDaemonRestarted: a container does not notice that containerd restarts.
+func TestDaemonRestarted(t *testing.T) {
+	s := begin(t)
+	s.Cleanup(func() { s.sh("rm -f /var/tmp/e2e-ticks") })
+	id := s.start("--log-uri file:///var/tmp/e2e-ticks", busybox, "sh", "-c", "n=0; while sleep 1; do n=$((n+1)); echo tick $n; done")
+	pid := s.sh("ctr task ls | awk -v id=" + id + " '$1 == id {print $2}'")
+	s.sh("n=0; until grep -q tick /var/tmp/e2e-ticks; do sleep 0.5; n=$((n+1)); [ $n -lt 100 ] || break; done")
+	if err := s.m.RestartContainerd(t.Context()); err != nil {
+		s.Fatal(err)
+	}
+	r := s.sh("ctr task ls | awk -v id=" + id + " '$1 == id {print $2, $3}'")
+	s.want(r, 0, strings.TrimSpace(pid.stdout)+" RUNNING\n")
+	s.want(s.exec("", id, "echo", "exec"), 0, "exec\n")
+	r = s.sh(`a=$(tail -n 1 /var/tmp/e2e-ticks); sleep 4; b=$(tail -n 1 /var/tmp/e2e-ticks); [ "$a" != "$b" ] && echo "goes on"
+awk '$2 != NR {print "line", NR, "is", $0}' /var/tmp/e2e-ticks`)
+	s.want(r, 0, "goes on\n")
+	s.ends(id, "ctr task kill -s KILL "+id, 137, time.Minute)
+}
+
+// onXen leaves a test out for runtimes that have no domains. It is no cure for
+// a missing Xen: with our runtime it never skips.
+func onXen(t *testing.T) {
+	t.Helper()
+	if !xen() {
+		t.Skipf("%s makes no domains", runtimeName)
+	}
+}
