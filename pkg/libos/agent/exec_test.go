@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -260,7 +259,6 @@ func TestStates(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	g := newGuest(t)
 	spec := g.spec("sh", "-c", "stty size; stat -c %U:%a /dev/console; tty; read x; echo got $x; stty size; [ -t 2 ] && exit 4")
-	os.Symlink("busybox", filepath.Join(g.dir, "exports", spec.Rootfs, "bin/tty"))
 	spec.Process.Terminal = true
 	spec.Process.Rows, spec.Process.Columns = 33, 77
 	spec.Process.User.Name = "app"

@@ -198,7 +198,7 @@ func (g *guest) load() (goroutines, fds int) {
 }
 
 // applets are the commands of the test image.
-const applets = "sh cat true false id sleep stty ls mount echo kill head dd tr readlink stat grep hostname env pwd touch mkdir rm wc seq dnsdomainname chmod umount md5sum"
+const applets = "sh cat true false id sleep stty ls mount echo kill head dd tr readlink stat grep hostname env pwd touch mkdir rm wc seq dnsdomainname chmod umount sed tty"
 
 // image makes an export with a busybox and returns the export's name and its
 // directory on the host.
