@@ -369,6 +369,24 @@ func TestDeleteOfNothing(t *testing.T) {
 	}
 }
 
+// sleeper is a process that waits to be killed.
+func sleeper(t *testing.T) record.Process {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	p, err := record.Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func TestDelete(t *testing.T) {
 	dir := t.TempDir()
 	rootfs := filepath.Join(dir, "rootfs")
@@ -391,22 +409,7 @@ func TestDelete(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, addressFile), []byte(scheme+socket), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var procs []record.Process
-	for range 3 {
-		cmd := exec.Command("sleep", "1000")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			cmd.Process.Kill()
-			cmd.Wait()
-		})
-		p, err := record.Of(cmd.Process.Pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		procs = append(procs, p)
-	}
+	procs := []record.Process{sleeper(t), sleeper(t), sleeper(t)}
 	domid := uint16(5)
 	r := record.Record{ID: "c", UUID: record.UUID{1}, DomID: &domid, Shim: procs[0], Backend: procs[1], Holder: procs[2]}
 	if err := r.Write(dir); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xcontainer/xcontainer/pkg/shim/record"
 )
@@ -198,6 +199,26 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("output %q", out)
 	}
 	b.delete("")
+}
+
+// TestOptions: clients send runc's options, or a pointer to a configuration; a
+// container is created with any.
+func TestOptions(t *testing.T) {
+	d := newDaemon(t)
+	for i, o := range []*anypb.Any{
+		{TypeUrl: "containerd.runc.v1.Options", Value: []byte("\x48\x01")},
+		{TypeUrl: "runtimeoptions.v1.Options", Value: []byte("\x12\x02/x")},
+		{TypeUrl: "some.day/Options", Value: []byte("\xff")},
+	} {
+		b := d.bundled(fmt.Sprintf("c%d", i), false, spec("true"))
+		r := b.createRequest()
+		r.Options = o
+		if _, err := d.task.Create(d.ctx(), r); err != nil {
+			t.Errorf("%s: %v", o.TypeUrl, err)
+			continue
+		}
+		b.delete("")
+	}
 }
 
 func TestResizeWithoutTerminal(t *testing.T) {
