@@ -128,7 +128,6 @@ func newGuest(t *testing.T) *guest {
 		Stderr: g.stderr,
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
-			Pdeathsig:  0,
 		},
 	}
 	stdin, err := cmd.StdinPipe()
@@ -200,12 +199,11 @@ func (g *guest) load() (goroutines, fds int) {
 // applets are the commands of the test image.
 const applets = "sh cat true false id sleep stty ls mount echo kill head dd tr readlink stat grep hostname env pwd touch mkdir rm wc seq dnsdomainname chmod umount sed tty"
 
-// image makes an export with a busybox and returns the export's name and its
-// directory on the host.
-func (g *guest) image() (name, dir string) {
+// image makes an export with a busybox and returns the export's name.
+func (g *guest) image() string {
 	g.t.Helper()
-	name = "c" + strconv.FormatUint(g.names.Add(1), 10)
-	dir = filepath.Join(g.dir, "exports", name)
+	name := "c" + strconv.FormatUint(g.names.Add(1), 10)
+	dir := filepath.Join(g.dir, "exports", name)
 	for _, d := range []string{"bin", "etc", "proc", "dev", "tmp", "home/app"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			g.t.Fatal(err)
@@ -232,15 +230,14 @@ func (g *guest) image() (name, dir string) {
 			g.t.Fatal(err)
 		}
 	}
-	return name, dir
+	return name
 }
 
 // spec is a container as containerd's default specification makes it, with a
 // new image.
 func (g *guest) spec(args ...string) *agentapi.Container {
-	name, _ := g.image()
 	return &agentapi.Container{
-		Rootfs:   name,
+		Rootfs:   g.image(),
 		Hostname: "guest",
 		Mounts: []*agentapi.Mount{
 			{Type: "proc", Source: "proc", Destination: "/proc", Options: []string{"nosuid", "noexec", "nodev"}},
@@ -350,10 +347,9 @@ func (g *guest) connect(p *agentapi.Process, input io.Reader) *stdioClient {
 
 // result is what a process left.
 type result struct {
-	status      uint32
-	out, err    string
-	outN, errN  uint64
-	containerID string
+	status     uint32
+	out, err   string
+	outN, errN uint64 // as the agent counted
 }
 
 // testTimeout ends a test that hangs; nothing is measured by it.
