@@ -85,7 +85,8 @@ const link = "\x00link "
 
 // importDerived makes images of the busybox image.
 func importDerived() error {
-	r, err := command(under, 3*time.Minute, nil, "sh", "-c", "f=$(mktemp); ctr images export $f "+busybox+" >&2 && cat $f; rm -f $f")
+	// Without --local, ctr may close the file before the last bytes are in it.
+	r, err := command(under, 3*time.Minute, nil, "sh", "-c", "f=$(mktemp); ctr images export --local $f "+busybox+" >&2 && cat $f; rm -f $f")
 	if err != nil {
 		return err
 	}
