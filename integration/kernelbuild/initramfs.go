@@ -20,13 +20,14 @@ import (
 const agentPackage = "./cmd/xcontainer-agent"
 
 // Initramfs returns an initramfs whose /init is the program agent. Besides it
-// has /dev/console, which the kernel gives /init as its standard streams. It
-// may be compressed: that makes the file a third as large, and the boot longer.
+// has /dev/console, which the kernel gives /init as its standard streams, and
+// /dev/null, which Go takes instead where there is no console. It may be compressed: that makes the file a third as large, and the boot longer.
 func Initramfs(agent []byte, compress bool) ([]byte, error) {
 	var out bytes.Buffer
 	err := writeCPIO(&out, []entry{
 		{name: "dev", mode: unix.S_IFDIR | 0o755},
 		{name: "dev/console", mode: unix.S_IFCHR | 0o600, major: 5, minor: 1},
+		{name: "dev/null", mode: unix.S_IFCHR | 0o666, major: 1, minor: 3},
 		{name: "init", mode: unix.S_IFREG | 0o755, data: agent},
 	})
 	if err != nil || !compress {

@@ -64,7 +64,8 @@ func TestInitramfs(t *testing.T) {
 	want := []unpacked{
 		{"dev", 1, unix.S_IFDIR | 0o755, 0, 0, ""},
 		{"dev/console", 2, unix.S_IFCHR | 0o600, 5, 1, ""},
-		{"init", 3, unix.S_IFREG | 0o755, 0, 0, "the agent"},
+		{"dev/null", 3, unix.S_IFCHR | 0o666, 1, 3, ""},
+		{"init", 4, unix.S_IFREG | 0o755, 0, 0, "the agent"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

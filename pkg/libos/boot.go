@@ -164,22 +164,35 @@ func (g *Guest) acceptHello(ctx context.Context, l net.Listener) (Hello, error) 
 	return h, err
 }
 
-// Destroy ends the domain id if its handle is uuid, for a shim that has died.
-// A domain that is gone, or has another handle, is no error.
-func Destroy(ctx context.Context, id abi.DomID, uuid abi.UUID) error {
+// Destroy ends the domain whose handle is uuid, for a shim that has died. One
+// that does not exist is no error, nor is a machine without Xen, where none can.
+func Destroy(ctx context.Context, uuid abi.UUID) error {
 	host, err := xen.Open()
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	dom, err := host.Lookup(id, uuid)
-	if errors.Is(err, xen.ErrNotFound) {
+	if errors.Is(err, xen.ErrNoXen) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return dom.Destroy(ctx)
+	defer host.Close()
+	infos, err := host.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if info.UUID != uuid {
+			continue
+		}
+		dom, err := host.Lookup(info.ID, uuid)
+		if errors.Is(err, xen.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return dom.Destroy(ctx)
+	}
+	return nil
 }
 
 func timed(step func(string, time.Duration), name string, f func() error) error {

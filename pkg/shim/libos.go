@@ -15,10 +15,8 @@ import (
 // Libos are the parts for domains on Xen.
 func Libos() Parts {
 	return Parts{
-		Boot: bootLibos,
-		Destroy: func(ctx context.Context, domid uint16, uuid [16]byte) error {
-			return libos.Destroy(ctx, abi.DomID(domid), uuid)
-		},
+		Boot:    bootLibos,
+		Destroy: func(ctx context.Context, uuid [16]byte) error { return libos.Destroy(ctx, uuid) },
 		Backend: libos.RunBackend,
 	}
 }

@@ -115,7 +115,7 @@ func bootAndServe(started time.Duration) error {
 
 // callHost connects to the host and greets it.
 func callHost(started time.Duration) (net.Conn, error) {
-	conn, err := vsock.Dial(agentapi.HostCID, agentapi.PortHello, nil)
+	conn, err := dialHello()
 	if err != nil {
 		return nil, fmt.Errorf("connect to the host at vsock port %d: %w", agentapi.PortHello, err)
 	}

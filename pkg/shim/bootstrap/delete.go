@@ -22,9 +22,10 @@ import (
 // exitKilled is what a container gets whose shim has gone: that of SIGKILL.
 const exitKilled = 137
 
-// Destroy destroys the domain domid if its handle is uuid; one that no longer
-// exists is no error.
-type Destroy func(ctx context.Context, domid uint16, uuid [16]byte) error
+// Destroy destroys the domain whose handle is uuid; one that does not exist is no
+// error. The handle alone names it: it is written down before the domain exists,
+// and its number only after.
+type Destroy func(ctx context.Context, uuid [16]byte) error
 
 // Delete removes all that a dead shim left of the container in the bundle, and
 // reports its exit to containerd. It may be called again, and for a container
@@ -50,9 +51,7 @@ func Delete(ctx context.Context, f Flags, destroy Destroy, stdout io.Writer) err
 		for _, p := range []record.Process{r.Shim, r.Backend, r.Holder} {
 			errs = append(errs, p.Kill(ctx))
 		}
-		if r.DomID != nil {
-			errs = append(errs, destroy(ctx, *r.DomID, r.UUID))
-		}
+		errs = append(errs, destroy(ctx, r.UUID))
 	}
 	errs = append(errs, unmount(filepath.Join(dir, "rootfs")), removeSocket(dir))
 	if err := errors.Join(errs...); err != nil {

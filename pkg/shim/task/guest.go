@@ -81,7 +81,3 @@ type BootConfig struct {
 // Boot builds and starts a domain and answers when its agent has said hello.
 // After an error nothing is left of the domain.
 type Boot func(ctx context.Context, c BootConfig) (Guest, error)
-
-// Cleanup destroys the domain domid if its handle is uuid, for a shim that has
-// died. A domain that no longer exists, or has another handle, is no error.
-type Cleanup func(ctx context.Context, domid uint16, uuid [16]byte) error

@@ -68,17 +68,23 @@ func (w *World) Boot(ctx context.Context, c task.BootConfig) (_ task.Guest, err 
 	return g, nil
 }
 
-// Destroy is a task.Cleanup.
-func (w *World) Destroy(_ context.Context, domid uint16, uuid [16]byte) error {
-	name := filepath.Join(w.Dir, strconv.Itoa(int(domid)))
-	b, err := os.ReadFile(name)
-	if errors.Is(err, os.ErrNotExist) || err == nil && string(b) != string(uuid[:]) {
-		return nil
-	}
+// Destroy ends the domain whose handle is uuid, if there is one.
+func (w *World) Destroy(_ context.Context, uuid [16]byte) error {
+	domains, err := os.ReadDir(w.Dir)
 	if err != nil {
 		return err
 	}
-	return os.Remove(name)
+	for _, d := range domains {
+		name := filepath.Join(w.Dir, d.Name())
+		b, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) || err == nil && string(b) != string(uuid[:]) {
+			continue
+		}
+		if err := errors.Join(err, os.Remove(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Domains counts the domains of the host.
@@ -235,7 +241,7 @@ func (g *Guest) Die(reason error) {
 	close(g.dead)
 	g.mu.Unlock()
 	g.halt()
-	g.world.Destroy(context.Background(), g.DomID, g.Config.UUID)
+	g.world.Destroy(context.Background(), g.Config.UUID)
 }
 
 // Hang has the agent answer nothing any more.
@@ -271,7 +277,7 @@ func (g *Guest) Close(ctx context.Context) error {
 	if g.DomID == 0 {
 		return nil
 	}
-	return g.world.Destroy(ctx, g.DomID, g.Config.UUID)
+	return g.world.Destroy(ctx, g.Config.UUID)
 }
 
 // pair is a connection with half-close.
