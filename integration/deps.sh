@@ -8,7 +8,7 @@ set -euo pipefail
 # against; mke2fs makes disks; busybox is the unit tests' root file system.
 packages=(
 	qemu-system-x86
-	gcc make flex bison bc libelf-dev libssl-dev kmod cpio xz-utils rsync
+	gcc make patch flex bison bc libelf-dev libssl-dev kmod cpio xz-utils rsync
 	libc6-dev libxen-dev
 	e2fsprogs util-linux dpkg ca-certificates
 	busybox-static

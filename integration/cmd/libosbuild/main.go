@@ -12,22 +12,39 @@ import (
 	"syscall"
 
 	"github.com/xcontainer/xcontainer/integration/kernelbuild"
+	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
 func main() {
-	checkout := flag.String("checkout", ".", "top of the project `tree`")
-	dir := flag.String("o", "build/payload/share/xcontainer", "output `folder`")
-	compress := flag.Bool("gzip", false, "compress the initramfs")
+	compress := flag.Bool("gzip", false, "compress the initramfs: a smaller file, a longer boot")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: libosbuild [-gzip] FOLDER\n\nBuild the library OS of the checkout around the working directory into FOLDER.")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
+	if flag.NArg() != 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	m, err := kernelbuild.Install(ctx, kernelbuild.Options{
-		Checkout: *checkout, Dir: *dir, Compress: *compress,
-		Progress: func(what string) { fmt.Fprintln(os.Stderr, "libos:", what) },
-	})
-	if err != nil {
+	if err := build(ctx, flag.Arg(0), *compress); err != nil {
 		fmt.Fprintln(os.Stderr, "libosbuild:", err)
 		os.Exit(1)
 	}
-	fmt.Fprintf(os.Stderr, "libos: Linux %s and the agent are in %s\n", m.Kernel.Version, *dir)
+}
+
+func build(ctx context.Context, dir string, compress bool) error {
+	checkout, err := lab.FindCheckout(".")
+	if err != nil {
+		return err
+	}
+	m, err := kernelbuild.Install(ctx, kernelbuild.Options{
+		Checkout: checkout, Dir: dir, Compress: compress,
+		Progress: func(what string) { fmt.Fprintln(os.Stderr, "libos:", what) },
+	})
+	if err == nil {
+		fmt.Fprintf(os.Stderr, "libos: Linux %s and the agent are in %s\n", m.Kernel.Version, dir)
+	}
+	return err
 }
