@@ -41,6 +41,9 @@
 /* How long the host may take to carry out a request (section 4). */
 #define NOXS_REQUEST_TIMEOUT	(10 * HZ)
 
+/* How often to look whether the host has finished changing configuration. */
+#define NOXS_GENERATION_TRIES	100000
+
 /* The longest buffer that drivers are told they may map at once. */
 #define NOXS_MAX_MAPPING	SZ_64K
 
@@ -456,13 +459,15 @@ static void noxs_set(struct virtio_device *vdev, unsigned int offset,
 static u32 noxs_generation(struct virtio_device *vdev)
 {
 	struct noxs_device *nd = to_noxs(vdev);
-	u32 generation = READ_ONCE(nd->entry->config_generation);
+	unsigned int tries = 0;
+	u32 generation;
 
-	/* Odd: the host is in the middle of a change. Equal to no other. */
-	if (generation & 1) {
-		cpu_relax();
+	/* Odd: the host is in the middle of a change, which takes it no time. */
+	do {
 		generation = READ_ONCE(nd->entry->config_generation);
-	}
+		cpu_relax();
+	} while ((generation & 1) && ++tries < NOXS_GENERATION_TRIES);
+	/* Configuration space is read after the generation. */
 	virt_rmb();
 	return generation;
 }
