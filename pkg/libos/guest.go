@@ -45,8 +45,8 @@ type Guest struct {
 	death   error // guarded by mu; set before dead is closed
 	closing bool  // guarded by mu: Close has begun, the end is no news
 
-	closeOnce sync.Once
-	closeErr  error
+	closeMu sync.Mutex
+	closed  bool // guarded by closeMu: nothing is left to close
 }
 
 // Agent is the service of the agent in the guest.
@@ -99,11 +99,19 @@ func (g *Guest) Death() error {
 }
 
 // Close ends the domain and its back-end process. It does not sync: ask the
-// agent before. Legal in any state, any number of times; each call answers
-// what the first did.
+// agent before. Legal in any state and any number of times; after an error it
+// tries again.
 func (g *Guest) Close(ctx context.Context) error {
-	g.closeOnce.Do(func() { g.closeErr = g.close(ctx) })
-	return g.closeErr
+	g.closeMu.Lock()
+	defer g.closeMu.Unlock()
+	if g.closed {
+		return nil
+	}
+	if err := g.close(ctx); err != nil {
+		return err
+	}
+	g.closed = true
+	return g.host.Close()
 }
 
 // close works at any stage of a build: what was not made yet is nil.
@@ -111,17 +119,15 @@ func (g *Guest) close(ctx context.Context) error {
 	g.mu.Lock()
 	g.closing = true
 	g.mu.Unlock()
-	var errs []error
-	// No more of the guest's doing, then the back-end: a domain whose frames
-	// are mapped stays a zombie. Whoever wanted a sync has had it.
-	if g.dom != nil {
-		if err := g.dom.Pause(); err != nil && !errors.Is(err, xen.ErrNotFound) {
-			errs = append(errs, err)
-		}
-	}
 	if g.stopWatch != nil {
 		g.stopWatch()
 		<-g.watchD
+	}
+	// No more of the guest's doing, then the back-end: a domain whose frames
+	// are mapped stays a zombie. Whoever wanted a sync has had it. What is
+	// wrong with the domain Destroy will say.
+	if g.dom != nil {
+		_ = g.dom.Pause()
 	}
 	if g.rpc != nil {
 		g.rpc.Close()
@@ -133,13 +139,14 @@ func (g *Guest) close(ctx context.Context) error {
 		g.backend.stop()
 	}
 	if g.dom != nil {
-		errs = append(errs, g.dom.Destroy(ctx))
+		if err := g.dom.Destroy(ctx); err != nil {
+			return err
+		}
 	}
 	if g.console != nil {
 		<-g.console.done
 	}
-	errs = append(errs, g.host.Close())
-	return errors.Join(errs...)
+	return nil
 }
 
 // watchDeath waits for the end of the domain or of its back-end, whichever is

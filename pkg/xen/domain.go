@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
+	"github.com/xcontainer/xcontainer/pkg/xen/hypercall"
 )
 
 // Waits of Destroy for the last references to a domain's memory to go.
@@ -45,13 +46,22 @@ func (d *Domain) Info() (Info, error) {
 	return info, prefixed(err)
 }
 
+// answer turns the hypervisor's word that the domain has gone since we looked
+// into ErrNotFound.
+func (d *Domain) answer(err error) error {
+	if errors.Is(err, hypercall.ErrNoDomain) {
+		return fmt.Errorf("xen: domain %d: %w: %w", d.id, ErrNotFound, err)
+	}
+	return prefixed(err)
+}
+
 // Unpause lets the domain run. Each call undoes one Pause, the first the pause
 // that the domain was created with.
 func (d *Domain) Unpause() error {
 	if _, err := d.Info(); err != nil {
 		return err
 	}
-	return prefixed(d.hv.UnpauseDomain(d.id))
+	return d.answer(d.hv.UnpauseDomain(d.id))
 }
 
 // Pause stops the domain's virtual CPUs until Unpause. Pauses are counted.
@@ -59,7 +69,7 @@ func (d *Domain) Pause() error {
 	if _, err := d.Info(); err != nil {
 		return err
 	}
-	return prefixed(d.hv.PauseDomain(d.id))
+	return d.answer(d.hv.PauseDomain(d.id))
 }
 
 // Destroy ends the domain and waits until it is gone: nil means that it is,
@@ -74,7 +84,7 @@ func (d *Domain) Destroy(ctx context.Context) error {
 			return nil
 		}
 		if err == nil && info.State != Dying {
-			err = prefixed(d.hv.DestroyDomain(d.id))
+			err = d.answer(d.hv.DestroyDomain(d.id))
 			if err == nil {
 				// Look again at once: mostly it is gone.
 				info, err = d.Info()
