@@ -43,7 +43,14 @@ func bake(ctx context.Context, c *cache.Cache, o Options, d *inputs.Dom0, images
 		if out, err := exec.CommandContext(ctx, "cp", "--sparse=always", "--reflink=auto", d.Disk, disk).CombinedOutput(); err != nil {
 			return fmt.Errorf("lab: copy disk: %w: %s", err, bytes.TrimSpace(out))
 		}
-		work := filepath.Join(dir, "work")
+		// The machine's state is beside the entry and not in it, so that a
+		// machine which outlived an earlier, killed build is found and ended.
+		work := filepath.Join(c.Root(), "import", string(key))
+		if s, err := readState(work); err == nil {
+			if err := down(work, s); err != nil {
+				return err
+			}
+		}
 		payload := filepath.Join(work, "payload")
 		if err := os.MkdirAll(payload, 0o700); err != nil {
 			return fmt.Errorf("lab: import images: %w", err)

@@ -35,9 +35,8 @@ const (
 // Limits of one boot.
 const (
 	bootTries   = 3
-	dialTries   = 5
-	bootLimit   = 240 * time.Second
-	silentLimit = 60 * time.Second // without a byte on the console
+	bootLimit   = 300 * time.Second
+	silentLimit = 90 * time.Second // without a byte on the console
 )
 
 // crashMarks on the console mean that the machine will not come up.
@@ -81,7 +80,8 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		if err == nil || !errors.Is(err, errNoBoot) || n == bootTries || ctx.Err() != nil {
 			return l, err
 		}
-		o.Progress(fmt.Sprintf("%v; start it again (%d of %d)", err, n+1, bootTries))
+		why := strings.TrimPrefix(err.Error(), "lab: ")
+		o.Progress(fmt.Sprintf("%s; start it again (%d of %d)", why, n+1, bootTries))
 	}
 }
 
@@ -178,8 +178,9 @@ func boot(ctx context.Context, o Options, dir string, m machine, files map[strin
 	}
 	l, err := wait(ctx, o, dir, s)
 	if err != nil {
-		os.Remove(filepath.Join(dir, stateFile))
-		return nil, errors.Join(err, endProcess(s.Pid, s.Start))
+		// The next try writes a new console: keep this one for the reader.
+		os.Rename(filepath.Join(dir, consoleFile), filepath.Join(dir, failedFile))
+		return nil, errors.Join(err, down(dir, s))
 	}
 	return l, nil
 }
@@ -219,11 +220,7 @@ func wait(ctx context.Context, o Options, dir string, s *State) (*Lab, error) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	client, err := dial(ctx, dir, s)
-	for n := 0; err != nil && n < dialTries && ctx.Err() == nil; n++ {
-		time.Sleep(time.Second)
-		client, err = dial(ctx, dir, s)
-	}
+	client, err := connect(ctx, dir, s)
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", err, errNoBoot)
 	}
@@ -270,7 +267,7 @@ func Attach(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := dial(ctx, dir, s)
+	client, err := connect(ctx, dir, s)
 	if err != nil {
 		return nil, err
 	}

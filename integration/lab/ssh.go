@@ -21,6 +21,22 @@ import (
 // handshakeTimeout bounds one attempt to connect. Emulated machines are slow.
 const handshakeTimeout = 20 * time.Second
 
+// connect dials until it succeeds, up to five times: the server refuses more
+// than a few connections that are logging in at once.
+func connect(ctx context.Context, dir string, s *State) (*ssh.Client, error) {
+	for n := 1; ; n++ {
+		c, err := dial(ctx, dir, s)
+		if err == nil || n == 5 || !s.alive() {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Duration(n) * 500 * time.Millisecond):
+		}
+	}
+}
+
 // dial connects to the dom0 of a state.
 func dial(ctx context.Context, dir string, s *State) (*ssh.Client, error) {
 	pemKey, err := os.ReadFile(filepath.Join(dir, keyFile))

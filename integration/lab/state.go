@@ -17,6 +17,7 @@ import (
 const (
 	stateFile   = "lab.json"
 	consoleFile = "console.log"
+	failedFile  = "console-failed.log" // of the last boot that failed
 	qemuLogFile = "qemu.log"
 	keyFile     = "id"
 )
