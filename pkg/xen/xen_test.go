@@ -48,7 +48,7 @@ func TestErrorsSayOperationObjectAndCause(t *testing.T) {
 		says  string
 	}{
 		{func(c *xen.Config) { c.VCPUs = 99 }, xen.ErrConfig, "bad domain configuration: 99 virtual CPUs, want 1 to 32"},
-		{func(c *xen.Config) { c.MemoryKiB = 4096 }, pv.ErrTooSmall,
+		{func(c *xen.Config) { c.MemoryKiB, c.Layout = 4096, noxs.Layout{PoolPages: 1200} }, pv.ErrTooSmall,
 			"plan domain of 1024 pages: memory too small: 4096 KiB, and kernel, initramfs and pool take 8212 KiB"},
 		{func(c *xen.Config) { c.MemoryKiB = 1 << 20 }, xen.ErrNoMemory,
 			"claim 1048576 KiB for domain 1: not enough free memory in Xen"},
