@@ -35,7 +35,9 @@ func newHost(t *testing.T) (*xen.Host, xen.Config) {
 		t.Fatal(err)
 	}
 	return h, xen.Config{
-		UUID: abi.UUID{0xab, 15: 0xcd}, Kernel: k, Cmdline: "idle", MemoryKiB: 16 << 10, VCPUs: 1, Layout: noxs.Standard(),
+		UUID: abi.UUID{0xab, 15: 0xcd}, Kernel: k, Cmdline: "idle", MemoryKiB: 16 << 10, VCPUs: 1,
+		// A pool of a size of its own, since sizes show in error texts.
+		Layout: noxs.Layout{PoolPages: 816},
 	}
 }
 
@@ -75,6 +77,7 @@ func TestLookupOfNothing(t *testing.T) {
 // TestLayoutIsNotChanged: one layout may serve many domains.
 func TestLayoutIsNotChanged(t *testing.T) {
 	h, c := newHost(t)
+	c.Layout = noxs.Standard()
 	d, err := h.Create(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
