@@ -29,7 +29,7 @@ const xenArgs = "com1=115200,8n1 console=com1 loglvl=info guest_loglvl=all spec-
 
 // linuxArgs is the dom0 kernel's command line, console apart. A crash ends the
 // machine, since QEMU runs with -no-reboot.
-const linuxArgs = "panic=1 apparmor=0 audit=0"
+const linuxArgs = "panic=1 apparmor=0 audit=0 cryptomgr.notests"
 
 // machine is what the QEMU command line depends on. File names are those of
 // links in the state directory, which is QEMU's working directory: so no path

@@ -31,6 +31,7 @@ type Apt struct {
 	release string
 	dir     string // configuration, lists, state
 	pool    string // package files of all releases
+	fetches func(what string)
 }
 
 // Deb is a package file in the cache. Its file name (the base of Path) holds
@@ -43,8 +44,8 @@ type Deb struct {
 }
 
 // Open prepares the private configuration for a release's code name ("trixie"),
-// or for the machine's own release if it is empty. Lists are fetched when there
-// are none yet.
+// or for the machine's own release if it is empty. Lists are fetched when they
+// are first needed.
 func Open(ctx context.Context, c *cache.Cache, release string) (*Apt, error) {
 	own, err := machineRelease()
 	if err != nil {
@@ -69,6 +70,7 @@ func Open(ctx context.Context, c *cache.Cache, release string) (*Apt, error) {
 		release: release,
 		dir:     filepath.Join(c.Root(), "apt", release),
 		pool:    filepath.Join(c.Root(), "debs"),
+		fetches: func(string) {},
 	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
@@ -78,11 +80,12 @@ func Open(ctx context.Context, c *cache.Cache, release string) (*Apt, error) {
 	if err := a.configure(sources); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(a.stamp()); errors.Is(err, fs.ErrNotExist) {
-		return a, a.update(ctx)
-	}
 	return a, nil
 }
+
+// OnFetch lets f be called before each download. It is to be called before the
+// first use of a.
+func (a *Apt) OnFetch(f func(what string)) { a.fetches = f }
 
 // Release is the code name of the release that a fetches from.
 func (a *Apt) Release() string { return a.release }
@@ -139,7 +142,8 @@ func (a *Apt) fetch(ctx context.Context, verb, act, names []string) ([]Deb, erro
 			if a.havePool(debs) {
 				return debs, nil
 			}
-			args := append(append(append([]string{}, verb...), act...), names...)
+			a.fetches("download packages: " + few(names))
+			args := slices.Concat(verb, act, names)
 			if _, err = a.run(ctx, a.pool, args...); err == nil && !a.havePool(debs) {
 				err = fmt.Errorf("apt: fetch %s: apt-get succeeded but files are missing", strings.Join(names, " "))
 			}
@@ -163,6 +167,11 @@ func (a *Apt) plan(ctx context.Context, verb, names []string) ([]Deb, error) {
 	memo := filepath.Join(a.dir, "plans", string(cache.KeyOf(slices.Concat(verb, names)...)))
 	if text, err := os.ReadFile(memo); err == nil {
 		return parseURIs(string(text), a.pool)
+	}
+	if _, err := os.Stat(a.stamp()); errors.Is(err, fs.ErrNotExist) {
+		if err := a.update(ctx); err != nil {
+			return nil, err
+		}
 	}
 	text, err := a.ask(ctx, verb, names)
 	if err != nil {
@@ -207,6 +216,15 @@ func (a *Apt) havePool(debs []Deb) bool {
 		}
 	}
 	return true
+}
+
+// few names at most three of names.
+func few(names []string) string {
+	const most = 3
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + " and others"
+	}
+	return strings.Join(names, ", ")
 }
 
 // parseURIs reads the output of apt-get --print-uris:
@@ -300,6 +318,7 @@ func (a *Apt) update(ctx context.Context) error {
 			return fmt.Errorf("apt: forget answers: %w", err)
 		}
 	}
+	a.fetches("download the package lists of " + a.release)
 	if _, err := a.run(ctx, a.dir, "update", "--error-on=any"); err != nil {
 		return err
 	}

@@ -52,7 +52,6 @@ func (b *Builder) Dom0(ctx context.Context) (*Dom0, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.step("download the dom0's packages")
 	debs, err := a.Closure(ctx, dom0Packages...)
 	if err != nil {
 		return nil, err
@@ -162,6 +161,7 @@ func addDom0Files(t *rootfs.Tree, k *Kernel) error {
 	}{
 		"inittab":        {"etc/inittab", 0o644},
 		"env":            {"usr/lib/lab/env", 0o644},
+		"profile":        {"etc/profile", 0o644},
 		"boot":           {"usr/lib/lab/boot", 0o755},
 		"sshd":           {"usr/lib/lab/sshd", 0o755},
 		"daemon":         {"usr/lib/lab/daemon", 0o755},
@@ -178,7 +178,6 @@ func addDom0Files(t *rootfs.Tree, k *Kernel) error {
 		t.WriteFile(p.to, p.mode, b)
 	}
 	t.Symlink("/usr/bin/busybox", "usr/lib/lab/init")
-	t.Symlink("/usr/lib/lab/env", "etc/profile")
 	load := slices.DeleteFunc(slices.Clone(k.Load), func(m string) bool { return slices.Contains(k.Boot, m) })
 	t.WriteFile("usr/lib/lab/load.list", 0o644, []byte(strings.Join(load, "\n")+"\n"))
 	t.WriteFile("etc/hostname", 0o644, []byte("dom0\n"))

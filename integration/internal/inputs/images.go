@@ -68,7 +68,6 @@ func (b *Builder) Images(ctx context.Context) (dir string, key cache.Key, err er
 	if err != nil {
 		return "", "", err
 	}
-	b.step("download the images' packages")
 	bb, err := a.Download(ctx, "busybox-static")
 	if err != nil {
 		return "", "", err

@@ -39,7 +39,6 @@ func (b *Builder) Update(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.step("fetch package lists")
 	return a.Update(ctx)
 }
 
@@ -50,11 +49,11 @@ func (b *Builder) apt(ctx context.Context, release string) (*apt.Apt, error) {
 	if a, ok := b.apts[release]; ok {
 		return a, nil
 	}
-	b.step("package lists of " + release)
 	a, err := apt.Open(ctx, b.cache, release)
 	if err != nil {
 		return nil, err
 	}
+	a.OnFetch(b.step)
 	b.apts[release] = a
 	return a, nil
 }

@@ -54,7 +54,6 @@ func (b *Builder) Kernel(ctx context.Context) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.step("download the dom0 kernel")
 	deb, err := kernelDeb(ctx, a)
 	if err != nil {
 		return nil, err

@@ -67,7 +67,6 @@ func (b *Builder) debianXen(ctx context.Context, version, release string) (strin
 		return "", err
 	}
 	name := "xen-hypervisor-" + version + "-amd64"
-	b.step("download " + name)
 	debs, err := a.Download(ctx, name)
 	if err != nil {
 		return "", err
