@@ -19,7 +19,7 @@ import (
 
 const (
 	// patience bounds every wait; nothing depends on how fast a thing is.
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 	// watchEvery is how often the suite looks whether a domain has ended.
 	watchEvery = 5 * time.Millisecond
 	// guestKiB is the memory of a domain with GuestKernel.
