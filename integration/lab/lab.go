@@ -40,7 +40,7 @@ const (
 )
 
 // crashMarks on the console mean that the machine will not come up.
-var crashMarks = []string{"Panic on CPU", "Kernel panic", "Domain 0 crashed", "Domain 0 shutdown", "Xen BUG"}
+var crashMarks = []string{"Panic on CPU", "Kernel panic", "Domain 0 crashed", "Domain 0 shutdown", "Xen BUG", markNoDaemon}
 
 // errNoBoot means that a boot failed in a way that a new start may cure.
 var errNoBoot = errors.New("the machine did not come up")
@@ -74,14 +74,21 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		}
 		return nil, err
 	}
+	return bootRetrying(ctx, o, dir, m, files)
+}
+
+// bootRetrying boots until the machine comes up: under emulation a dom0 crashes
+// now and then (seen with Xen 4.20).
+func bootRetrying(ctx context.Context, o Options, dir string, m machine, files map[string]string) (*Lab, error) {
+	what := "boot " + o.title()
 	for n := 1; ; n++ {
-		o.Progress("boot " + o.title())
+		o.Progress(what)
 		l, err := boot(ctx, o, dir, m, files)
 		if err == nil || !errors.Is(err, errNoBoot) || n == bootTries || ctx.Err() != nil {
 			return l, err
 		}
 		why := strings.TrimPrefix(err.Error(), "lab: ")
-		o.Progress(fmt.Sprintf("%s; start it again (%d of %d)", why, n+1, bootTries))
+		what = fmt.Sprintf("boot %s again, %d of %d (%s)", o.title(), n+1, bootTries, why)
 	}
 }
 
@@ -176,7 +183,7 @@ func boot(ctx context.Context, o Options, dir string, m machine, files map[strin
 	if s.Start, err = procStart(s.Pid); err != nil {
 		return nil, fmt.Errorf("lab: %w: QEMU ended at once: %s", errNoBoot, logTail(dir, qemuLogFile))
 	}
-	l, err := wait(ctx, o, dir, s)
+	l, err := wait(ctx, dir, s)
 	if err != nil {
 		// The next try writes a new console: keep this one for the reader.
 		os.Rename(filepath.Join(dir, consoleFile), filepath.Join(dir, failedFile))
@@ -186,7 +193,7 @@ func boot(ctx context.Context, o Options, dir string, m machine, files map[strin
 }
 
 // wait follows the console until the machine is ready, then connects.
-func wait(ctx context.Context, o Options, dir string, s *State) (*Lab, error) {
+func wait(ctx context.Context, dir string, s *State) (*Lab, error) {
 	if err := writeState(dir, s); err != nil {
 		return nil, err
 	}
@@ -203,7 +210,7 @@ func wait(ctx context.Context, o Options, dir string, s *State) (*Lab, error) {
 		if line, bad := crashLine(text); bad {
 			return nil, fmt.Errorf("lab: %w: %s", errNoBoot, line)
 		}
-		if bytes.Contains(text, []byte(markContainerd)) || bytes.Contains(text, []byte(markNoDaemon)) {
+		if bytes.Contains(text, []byte(markContainerd)) {
 			break
 		}
 		switch {
@@ -224,11 +231,7 @@ func wait(ctx context.Context, o Options, dir string, s *State) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", err, errNoBoot)
 	}
-	l := &Lab{dir: dir, state: s, client: client}
-	if text, _ := os.ReadFile(con); bytes.Contains(text, []byte(markNoDaemon)) {
-		o.Progress("containerd did not start: see lab logs containerd")
-	}
-	return l, nil
+	return &Lab{dir: dir, state: s, client: client}, nil
 }
 
 // crashLine finds the first line of the console that tells of a crash.

@@ -88,6 +88,7 @@ func runPayload(ctx context.Context, e *env, args []string) (int, error) {
 		return exitFailed, err
 	}
 	defer l.Close()
+	e.show.step("refresh the payload")
 	if err := l.SyncPayload(ctx); err != nil {
 		return exitFailed, err
 	}
@@ -109,6 +110,7 @@ func runCp(ctx context.Context, e *env, args []string) (int, error) {
 		return exitFailed, err
 	}
 	defer l.Close()
+	e.show.step("copy " + rest[0] + " to " + rest[1])
 	if toLab {
 		err = l.CopyTo(ctx, src, dst)
 	} else {

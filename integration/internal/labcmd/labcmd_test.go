@@ -56,10 +56,13 @@ func TestExitCodes(t *testing.T) {
 func TestProgressWithoutTerminal(t *testing.T) {
 	var b bytes.Buffer
 	p := &progress{w: &b}
-	p.step("one")
-	p.step("two")
+	p.step("quick")
+	p.step("slow")
+	p.print("quick") // its timer ran when it had just ended
+	p.print("slow")
 	p.finish(true)
-	if got, want := b.String(), "lab: one\nlab: two\n"; got != want {
+	p.print("slow")
+	if got, want := b.String(), "lab: slow\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -13,18 +13,18 @@ import (
 )
 
 // progress shows what is going on: on a terminal one line that counts seconds,
-// elsewhere one line for each step. Steps under two seconds leave no trace on
-// a terminal.
+// elsewhere one line for each step. A step under two seconds leaves no trace.
 type progress struct {
 	mu    sync.Mutex
 	w     io.Writer
 	live  bool // w is a terminal
 	what  string
 	begin time.Time
-	stop  chan struct{}
+	stop  chan struct{} // on a terminal: ends the counting
+	delay *time.Timer   // elsewhere: prints the line
 }
 
-// worthALine is how long a step must take to be kept on a terminal.
+// worthALine is how long a step must take to be told of.
 const worthALine = 2 * time.Second
 
 func newProgress(f *os.File) *progress {
@@ -38,7 +38,7 @@ func (p *progress) step(what string) {
 	p.endLocked(true)
 	p.what, p.begin = what, time.Now()
 	if !p.live {
-		fmt.Fprintf(p.w, "lab: %s\n", what)
+		p.delay = time.AfterFunc(worthALine, func() { p.print(what) })
 		return
 	}
 	p.stop = make(chan struct{})
@@ -58,6 +58,9 @@ func (p *progress) endLocked(ok bool) {
 		return
 	}
 	took := time.Since(p.begin)
+	if !p.live {
+		p.delay.Stop()
+	}
 	if p.live {
 		close(p.stop)
 		fmt.Fprint(p.w, "\r\x1b[K")
@@ -66,6 +69,15 @@ func (p *progress) endLocked(ok bool) {
 		}
 	}
 	p.what = ""
+}
+
+// print writes the line of a step unless it has ended.
+func (p *progress) print(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.what == what {
+		fmt.Fprintf(p.w, "lab: %s\n", what)
+	}
 }
 
 // tick repaints the line until stop is closed.
