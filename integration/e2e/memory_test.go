@@ -27,7 +27,7 @@ const (
 func TestMemoryLimit(t *testing.T) {
 	s := begin(t)
 	touch := func(flags string, mb int) result {
-		return s.run(flags, busybox, "dd", "if=/dev/zero", "of=/dev/null", fmt.Sprintf("bs=%dM", mb), "count=1")
+		return s.run(flags, busybox, "dd", "if=/dev/zero", "of=/dev/null", fmt.Sprintf("bs=%dM", mb), "count=1", "iflag=fullblock")
 	}
 	limit := fmt.Sprintf("--memory-limit %d", 64*mib)
 	s.sub("56 MB of 64 MB", func(s *story) { s.wantCode(touch(limit, 56), 0) })
@@ -41,7 +41,7 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	s.sub("default", func(s *story) {
 		id := s.start("", busybox, "sleep", "1000")
-		s.wantCode(s.exec("", id, "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"), 0)
+		s.wantCode(s.exec("", id, "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1", "iflag=fullblock"), 0)
 		doms, err := domains(s.m)
 		if err != nil {
 			s.Fatal(err)
