@@ -78,8 +78,10 @@ func newOutput(p *writer, s Stream) *output {
 
 func (o *output) run() {
 	defer close(o.done)
-	// The pipe's end tells the client that there will be no more.
+	// The pipe's end tells the client that there will be no more. Whoever waits
+	// for the end of the stream waits for the reader, too.
 	defer o.pipe.Close()
+	defer o.pipe.emptied(context.Background())
 	defer o.stream.Close()
 	buf := make([]byte, bufferBytes)
 	broken := false

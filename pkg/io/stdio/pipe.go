@@ -3,9 +3,11 @@
 package stdio
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,6 +83,51 @@ func (w *writer) Write(p []byte) (int, error) {
 		n = len(p)
 	}
 	return n, err
+}
+
+// How often emptied looks, and how long a reader may take nothing.
+const (
+	emptiedFirst = time.Millisecond
+	emptiedMax   = 20 * time.Millisecond
+	emptiedStall = time.Second
+)
+
+// emptied waits until the reader has taken all that is in the pipe. It does not
+// wait when there is no reader, for a reader that reads nothing for a second
+// (some read only after the end), longer than ctx, or for a pipe that has been
+// closed. Linux tells nobody when a pipe runs empty, so it looks.
+func (w *writer) emptied(ctx context.Context) {
+	conn, err := w.File.SyscallConn()
+	if err != nil {
+		return
+	}
+	left, since := 0, time.Now()
+	for wait := emptiedFirst; ; wait = min(2*wait, emptiedMax) {
+		waiting := false
+		err := conn.Control(func(fd uintptr) {
+			n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+			if err != nil || n == 0 {
+				return
+			}
+			if n != left {
+				left, since = n, time.Now()
+			} else if time.Since(since) > emptiedStall {
+				return
+			}
+			p := []unix.PollFd{{Fd: int32(fd)}}
+			// No readers is an error of the pipe, reported unasked.
+			_, err = unix.Poll(p, 0)
+			waiting = err == nil && p[0].Revents&unix.POLLERR == 0 || errors.Is(err, unix.EINTR)
+		})
+		if err != nil || !waiting {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
 }
 
 // keep puts p into a pipe without a reader, at the cost of the oldest bytes. A

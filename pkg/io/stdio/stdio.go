@@ -121,8 +121,10 @@ func (s *IO) CloseStdin() {
 }
 
 // Drain waits until as many bytes of stdout and stderr as given have been
-// delivered, their streams have ended, or ctx has; in the last case its error
-// says so.
+// delivered and a reader, if there is one, has taken them out of the pipe; or
+// until ctx ends, and then its error says what is missing. Clients close their
+// end when they hear that the process has ended, and what is in the pipe then
+// is lost.
 func (s *IO) Drain(ctx context.Context, out, err uint64) error {
 	for _, o := range []struct {
 		o    *output
@@ -133,6 +135,11 @@ func (s *IO) Drain(ctx context.Context, out, err uint64) error {
 		}
 		if got := o.o.wait(ctx, o.want); ctx.Err() != nil && got < o.want {
 			return fmt.Errorf("deliver output: %d of %d bytes: %w", got, o.want, context.Cause(ctx))
+		}
+	}
+	for _, o := range []*output{s.out, s.err} {
+		if o != nil {
+			o.pipe.emptied(ctx)
 		}
 	}
 	return nil

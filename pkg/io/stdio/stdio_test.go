@@ -250,6 +250,46 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
+func TestDrainWaitsForReader(t *testing.T) {
+	_, c := fifos(t, "out", "err")
+	g := &guest{t: t}
+	client, other := reads(t, c.Stdout), reads(t, c.Stderr)
+	s := open(t, g, c)
+	other.Close() // nobody will take what is on stderr
+	io.WriteString(g.far[0], "last")
+	io.WriteString(g.far[1], "lost")
+	drained := make(chan error, 1)
+	go func() { drained <- s.Drain(t.Context(), 4, 4) }()
+	// As long as the bytes are in the pipe nothing may happen; see that for a
+	// few of the times that emptied looks.
+	select {
+	case err := <-drained:
+		t.Fatalf("Drain returned %v before the reader had the bytes", err)
+	case <-time.After(10 * emptiedMax):
+	}
+	b := make([]byte, 8)
+	n, err := client.Read(b)
+	if string(b[:n]) != "last" {
+		t.Fatalf("read %q, %v", b[:n], err)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainGivesUpOnReader(t *testing.T) {
+	_, c := fifos(t, "out")
+	g := &guest{t: t}
+	reads(t, c.Stdout)
+	s := open(t, g, c)
+	io.WriteString(g.far[0], "never read")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*emptiedMax)
+	defer cancel()
+	if err := s.Drain(ctx, 10, 0); err != nil {
+		t.Errorf("bytes that are in the pipe count as delivered, got %v", err)
+	}
+}
+
 func TestCloseWithBlockedReader(t *testing.T) {
 	_, c := fifos(t, "in", "out")
 	g := &guest{t: t}
