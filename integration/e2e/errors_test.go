@@ -83,7 +83,7 @@ func TestBrokenInput(t *testing.T) {
 	}
 	s.sub("missing root file system", func(s *story) {
 		r := s.sh("exec $RUN --rm --rootfs /no/such/root " + s.id() + " true")
-		s.oneSentence(r, "/no/such/root", "no such file or directory")
+		s.oneSentence(r, "/no/such/root", "does not exist")
 	})
 	s.sub("configuration without a process", func(s *story) {
 		r := s.sh(`f=$(mktemp)

