@@ -65,3 +65,30 @@ ctr task rm %[1]s; ctr c rm %[1]s`, id))
 		}
 	})
 }
+
+// TestSteps: each creation logs how long its steps took, which is what the
+// benchmark reads.
+func TestSteps(t *testing.T) {
+	onXen(t)
+	s := begin(t)
+	id := s.id()
+	r := s.sh("$RUN --rm $B " + id + " true && grep 'container started' /var/log/containerd.log | grep -F " + id)
+	s.wantCode(r, 0)
+	_, steps, _ := strings.Cut(r.stdout, `steps="`)
+	steps, _, _ = strings.Cut(steps, `"`)
+	var names []string
+	for _, f := range strings.Fields(steps) {
+		name, took, _ := strings.Cut(f, "=")
+		if !strings.HasSuffix(took, "ms") {
+			s.Errorf("step %q has no time", f)
+		}
+		names = append(names, name)
+	}
+	for _, want := range []string{
+		"createdomain", "populate", "load", "tables", "pin", "devices", "unpause", "kernel", "agent", "rootfs", "process-start",
+	} {
+		if !slices.Contains(names, want) {
+			s.Errorf("no step %s in %q", want, names)
+		}
+	}
+}
