@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// cmdline: hvc0 is the kernel log; a panic ends the domain at once; the
-	// agent is /init.
-	cmdline = "console=hvc0 loglevel=4 panic=-1 rdinit=/init"
+	// cmdline: hvc0 is the kernel log; a panic ends the domain at once; no
+	// timer compares the TSC with Xen's clock twice a second, which would wake
+	// idle guests to judge a clock that they do not use; the agent is /init.
+	cmdline = "console=hvc0 loglevel=4 panic=-1 tsc=nowatchdog rdinit=/init"
 
 	// helloTimeout bounds a guest's boot, which takes half a second. It is that
 	// long because a busy host may be emulated.
