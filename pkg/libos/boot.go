@@ -28,9 +28,11 @@ const (
 	// long because a busy host may be emulated.
 	helloTimeout = 60 * time.Second
 	// watchInterval is how often the hypervisor is asked whether the domain
-	// lives; hintInterval is that after the guest has said that it ends.
+	// lives; hintInterval is that for hintTime after the guest has said that it
+	// ends.
 	watchInterval = time.Second
 	hintInterval  = 20 * time.Millisecond
+	hintTime      = 2 * time.Second
 )
 
 // Config says what guest to boot.

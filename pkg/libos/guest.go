@@ -16,6 +16,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/pkg/backend/control"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/noxs"
 	"github.com/xcontainer/xcontainer/pkg/xen"
 )
 
@@ -184,26 +185,42 @@ func (g *Guest) watchDeath(ctx context.Context) {
 	_ = g.dom.Destroy(destroyCtx)
 }
 
-// watchDomain waits for the domain's end. A hint of the guest makes it look
-// more often for a while.
+// watchDomain waits for the domain's end. When the guest says that it ends, it
+// looks more often for a while: the hint is the guest's and may be a lie.
 func (g *Guest) watchDomain(ctx context.Context) (xen.Reason, error) {
 	interval := watchInterval
 	for {
 		look, cancel := context.WithCancel(ctx)
-		go func() {
-			select {
-			case <-g.backend.client.GuestState():
-				cancel()
-			case <-look.Done():
-			}
-		}()
+		if interval == hintInterval {
+			look, cancel = context.WithTimeout(ctx, hintTime)
+		}
+		hinted := make(chan bool, 1)
+		go func() { hinted <- g.awaitHint(look); cancel() }()
 		reason, err := g.dom.Watch(look, interval)
-		hinted := look.Err() != nil && ctx.Err() == nil
+		over := look.Err() != nil && ctx.Err() == nil
 		cancel()
-		if !hinted {
+		hint := <-hinted
+		if err == nil || !over {
 			return reason, err
 		}
-		interval = hintInterval
+		interval = watchInterval
+		if hint {
+			interval = hintInterval
+		}
+	}
+}
+
+// awaitHint reports whether the guest says that it ends before ctx does.
+func (g *Guest) awaitHint(ctx context.Context) bool {
+	for {
+		select {
+		case state := <-g.backend.client.GuestState():
+			if state >= noxs.GuestPanic {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
