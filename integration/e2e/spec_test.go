@@ -12,7 +12,8 @@ import (
 // TestDefaultMounts: all that containerd's default spec mounts is there.
 func TestDefaultMounts(t *testing.T) {
 	s := begin(t)
-	r := s.run("", busybox, "sh", "-c", `
+	// ctr leaves out the cgroup mount that other clients ask for.
+	r := s.run("--mount type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=nosuid:noexec:nodev:relatime:ro", busybox, "sh", "-c", `
 awk '{for (i = 7; $i != "-"; i++); print $5, $(i+1), $6 "," $(i+3)}' /proc/self/mountinfo`)
 	s.wantCode(r, 0)
 	type mount struct{ fstype, options string }
@@ -43,7 +44,8 @@ awk '{for (i = 7; $i != "-"; i++); print $5, $(i+1), $6 "," $(i+3)}' /proc/self/
 			}
 		}
 	}
-	if m := mounts["/sys/fs/cgroup"]; xen() && (m.fstype != "cgroup2" || !strings.Contains(m.options, "ro,")) {
+	// runc's depends on the host.
+	if m := mounts["/sys/fs/cgroup"]; xen() && (m.fstype != "cgroup2" || !strings.HasPrefix(m.options, "ro,")) {
 		s.Errorf("/sys/fs/cgroup: want cgroup2, read-only, got %+v", m)
 	}
 }
