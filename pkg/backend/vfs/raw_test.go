@@ -124,10 +124,13 @@ func TestHostileNames(t *testing.T) {
 	mustDo(t, err)
 	before := tree(t, w.top)
 	long := strings.Repeat("n", 256)
+	// Paths lead to the test's own file only: a broken check must not cost the
+	// machine that runs the test a file of its own.
+	outside := filepath.Join(w.top, "secret")
 	for _, n := range w.namings(file.Node) {
 		for _, name := range []string{
-			"..", ".", "/", "a/b", "../secret", "../../secret", "/etc/passwd", "file/", "./file", "..\x00", "file\x00x",
-			"../x/file", long, strings.Repeat("../", 80) + "etc", ".go-fuse-epoll-hack",
+			"..", ".", "/", "a/b", "../secret", "../../secret", outside, "file/", "./file", "..\x00", "file\x00x",
+			"../x/file", long, strings.Repeat("../", 40) + outside[1:], ".go-fuse-epoll-hack",
 		} {
 			if n.node == vfstest.Root || !strings.HasPrefix(name, ".go") {
 				if b, err := w.Call(n.op, n.node, 160, n.body(name)); err == nil {
