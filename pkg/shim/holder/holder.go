@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ func Run() error {
 	if f == nil {
 		return errors.New("holder: no pipe from the shim; only the shim starts a holder")
 	}
+	heedSignals()
 	var b [1]byte
 	for {
 		n, err := unix.Read(lifeline, b[:])
@@ -37,6 +39,26 @@ func Run() error {
 			return nil
 		}
 	}
+}
+
+// exitSignal is added to a signal's number in the exit status of a holder that
+// ends because of a signal that it inherited as ignored.
+const exitSignal = 128
+
+// heedSignals makes the holder end at signals that Go leaves ignored when the
+// parent's parent ignored them, as nohup and some service managers do.
+func heedSignals() {
+	ch := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(ch, sig)
+		}
+	}
+	go func() {
+		if sig, ok := (<-ch).(syscall.Signal); ok {
+			os.Exit(exitSignal + int(sig))
+		}
+	}()
 }
 
 // Holder is a running holder process.
@@ -82,8 +104,12 @@ func (h *Holder) reap() {
 	if err != nil {
 		return
 	}
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+	ws, ok := state.Sys().(syscall.WaitStatus)
+	switch {
+	case ok && ws.Signaled():
 		h.signal = ws.Signal()
+	case ok && ws.ExitStatus() > exitSignal:
+		h.signal = syscall.Signal(ws.ExitStatus() - exitSignal)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,6 +80,7 @@ func TestSignalsEndIt(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			h := start(t)
+			ready(t, h)
 			if err := syscall.Kill(h.Pid(), sig); err != nil {
 				t.Fatal(err)
 			}
@@ -88,6 +91,46 @@ func TestSignalsEndIt(t *testing.T) {
 			h.Close()
 		})
 	}
+}
+
+// TestIgnoredSignalsEndIt starts a holder as a shim under nohup would.
+func TestIgnoredSignalsEndIt(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		signal.Ignore(sig)
+		defer signal.Reset(sig)
+		h := start(t)
+		ready(t, h)
+		if err := syscall.Kill(h.Pid(), sig); err != nil {
+			t.Fatal(err)
+		}
+		done(t, h)
+		if h.Signal() != sig {
+			t.Errorf("%v: ended by %v", sig, h.Signal())
+		}
+		h.Close()
+	}
+}
+
+// ready waits until the holder catches the signals that it inherited as ignored.
+func ready(t *testing.T, h *Holder) {
+	t.Helper()
+	for range 1000 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.Pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ignored, _ := strings.Cut(string(b), "SigIgn:\t")
+		mask, err := strconv.ParseUint(strings.TrimSpace(ignored[:16]), 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const hupAndInt = 1<<(syscall.SIGHUP-1) | 1<<(syscall.SIGINT-1)
+		if mask&hupAndInt == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the holder goes on ignoring signals")
 }
 
 func TestCloseEndsIt(t *testing.T) {
