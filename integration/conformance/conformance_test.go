@@ -18,9 +18,6 @@ import (
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
-// kernelLine is what our kernel says on its console when its driver runs.
-const kernelLine = "virtio_noxs"
-
 // TestOnXen fails, as the suite does, where there is no Xen.
 func TestOnXen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
@@ -35,7 +32,6 @@ func TestOnXen(t *testing.T) {
 		"XCONTAINER_TEST_XEN=1",
 		"XCONTAINER_TEST_KERNEL=" + share + "vmlinux",
 		"XCONTAINER_TEST_INITRAMFS=" + share + "initramfs.cpio",
-		"XCONTAINER_TEST_LINE=" + kernelLine,
 		"/tmp/xentest.test -test.v -test.run '^TestXen$' -test.timeout 15m",
 	}, " ")
 	var out strings.Builder
