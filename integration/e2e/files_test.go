@@ -85,7 +85,7 @@ for d in $(seq 50); do mkdir $d; (cd $d && seq 1000 | xargs touch); done`), 0)
 	id := s.start("--mount type=bind,src=/var/tmp/e2e-walk,dst=/walk,options=rbind:ro", busybox, "sleep", "1000")
 	before := s.descriptors(id)
 	s.want(s.exec("", id, "sh", "-c", "find /walk -type f -size -1 | wc -l"), 0, "50000\n")
-	s.want(s.exec("", id, "sh", "-c", "cat /walk/*/1* | wc -c; ls -l /walk/*/2* | wc -l"), 0, "0\n5550\n")
+	s.want(s.exec("", id, "sh", "-c", "cat /walk/1*/1* | wc -c; ls -l /walk/2*/2* | wc -l"), 0, "0\n1221\n")
 	after := s.descriptors(id)
 	t.Logf("open descriptors of the container's host processes: %d before the walk, %d after it", before, after)
 	const bound = 4096
