@@ -86,6 +86,21 @@ func (c *console) Last() string {
 	return last
 }
 
+// Tail gives the end of the log, printable, line by line.
+func (c *console) Tail() string {
+	c.mu.Lock()
+	lines := bytes.Split(bytes.Clone(c.tail), []byte("\n"))
+	c.mu.Unlock()
+	var b strings.Builder
+	for _, l := range lines {
+		if s := printable(l); s != "" {
+			b.WriteString(s)
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
 func printable(b []byte) string {
 	s := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

@@ -38,6 +38,9 @@ func TestConsoleLast(t *testing.T) {
 			if got := c.Last(); got != tc.want {
 				t.Errorf("Last = %q, want %q", got, tc.want)
 			}
+			if tail := c.Tail(); !strings.HasSuffix(tail, "\n") && tail != "" || strings.ContainsAny(tail, "\x1b\r\x00") {
+				t.Errorf("Tail = %q", tail)
+			}
 			if file != tc.in {
 				t.Errorf("file holds %q, want %q", file, tc.in)
 			}

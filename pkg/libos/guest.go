@@ -229,10 +229,15 @@ func (g *Guest) exitError(r xen.Reason) error {
 	case xen.Destroyed:
 		return deathError(ErrDestroyed, "", "")
 	case xen.Crash:
-		return deathError(ErrCrashed, "", g.lastLine())
+		return g.crashError(ErrCrashed, "")
 	default:
-		return deathError(ErrStopped, r.String(), g.lastLine())
+		return g.crashError(ErrStopped, r.String())
 	}
+}
+
+func (g *Guest) crashError(kind error, detail string) error {
+	last := g.lastLine()
+	return &CrashError{Err: deathError(kind, detail, last), Console: g.console.Tail()}
 }
 
 // lastLine waits until the back-end has passed on the end of the kernel log.

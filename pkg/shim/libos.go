@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+
+	"github.com/containerd/log"
 
 	"github.com/xcontainer/xcontainer/pkg/libos"
 	"github.com/xcontainer/xcontainer/pkg/shim/task"
@@ -35,17 +38,34 @@ func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
 		Step:          c.Step,
 	})
 	if err != nil {
+		logCrash(err)
 		return nil, guestError(err)
 	}
-	return guest{g}, nil
+	return guest{g, new(sync.Once)}, nil
 }
 
 // guest gives a libos.Guest the types that a container knows.
-type guest struct{ *libos.Guest }
+type guest struct {
+	*libos.Guest
+	logged *sync.Once
+}
 
 func (g guest) Stream(ctx context.Context) (uint64, task.Stream, error) { return g.Guest.Stream(ctx) }
 
-func (g guest) Death() error { return guestError(g.Guest.Death()) }
+func (g guest) Death() error {
+	err := g.Guest.Death()
+	if err != nil {
+		g.logged.Do(func() { logCrash(err) })
+	}
+	return guestError(err)
+}
+
+// logCrash writes the kernel log of a guest that crashed to the shim's.
+func logCrash(err error) {
+	if crash := (*libos.CrashError)(nil); errors.As(err, &crash) {
+		log.L.WithError(err).Errorf("end of the guest's kernel log:\n%s", crash.Console)
+	}
+}
 
 // guestError tells a container which of its two kinds of end err is.
 func guestError(err error) error {

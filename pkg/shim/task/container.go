@@ -109,7 +109,7 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	if err := c.startHolder(); err != nil {
 		return nil, err
 	}
-	if c.guest, err = s.Boot(ctx, c.bootConfig(settings)); err != nil {
+	if c.guest, err = c.boot(ctx, settings); err != nil {
 		return nil, err
 	}
 	if err := c.create(ctx, settings, binds); err != nil {
@@ -162,6 +162,18 @@ func (c *container) startHolder() (err error) {
 		return fmt.Errorf("record holder: %w", err)
 	}
 	return c.amend(func(r *record.Record) { r.Holder = p })
+}
+
+// boot boots the domain, a second time if the kernel crashes on its way to the
+// agent's hello: nothing of the container has run by then. See
+// docs/decisions/0004.
+func (c *container) boot(ctx context.Context, s *bundle.Settings) (Guest, error) {
+	g, err := c.s.Boot(ctx, c.bootConfig(s))
+	if !errors.Is(err, ErrGuestCrashed) || ctx.Err() != nil {
+		return g, err
+	}
+	log.L.WithError(err).WithField("id", c.id).Error("the guest crashed before its agent's hello; it is booted once more")
+	return c.s.Boot(ctx, c.bootConfig(s))
 }
 
 func (c *container) bootConfig(s *bundle.Settings) BootConfig {

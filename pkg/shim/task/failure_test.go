@@ -305,3 +305,35 @@ func TestMounts(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestCrashWhileBooting: one crash before the hello is survived, two are not.
+func TestCrashWhileBooting(t *testing.T) {
+	for _, crashes := range []int{1, 2} {
+		t.Run(fmt.Sprint(crashes), func(t *testing.T) {
+			d := newDaemon(t)
+			left := crashes
+			d.world.Fail = func(s string) error {
+				if s != "hello" || left == 0 {
+					return nil
+				}
+				left--
+				return fmt.Errorf("%w: panic line", task.ErrGuestCrashed)
+			}
+			b := d.bundled("c", false, spec("true"))
+			_, err := d.task.Create(d.ctx(), b.createRequest())
+			if crashes == 2 {
+				if err == nil || !strings.Contains(err.Error(), "guest crashed: panic line") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := d.world.Domains(); n != 1 || err != nil {
+				t.Errorf("%d domains, %v", n, err)
+			}
+			b.delete("")
+		})
+	}
+}
