@@ -69,18 +69,11 @@ func (c *console) add(b []byte) {
 // Last gives the most telling line at the end of the log: the panic if there
 // is one, else the last line; printable and at most 200 bytes long.
 func (c *console) Last() string {
-	c.mu.Lock()
-	lines := bytes.Split(bytes.Clone(c.tail), []byte("\n"))
-	c.mu.Unlock()
 	var last string
-	for _, l := range lines {
-		s := printable(l)
-		if s == "" {
-			continue
-		}
-		last = s
-		if strings.Contains(s, "Kernel panic") {
-			return s
+	for _, l := range c.lines() {
+		last = l
+		if strings.Contains(l, "Kernel panic") {
+			break
 		}
 	}
 	return last
@@ -88,17 +81,26 @@ func (c *console) Last() string {
 
 // Tail gives the end of the log, printable, line by line.
 func (c *console) Tail() string {
-	c.mu.Lock()
-	lines := bytes.Split(bytes.Clone(c.tail), []byte("\n"))
-	c.mu.Unlock()
 	var b strings.Builder
-	for _, l := range lines {
-		if s := printable(l); s != "" {
-			b.WriteString(s)
-			b.WriteByte('\n')
-		}
+	for _, l := range c.lines() {
+		b.WriteString(l)
+		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// lines gives the printable lines at the end of the log that are not empty.
+func (c *console) lines() []string {
+	c.mu.Lock()
+	tail := bytes.Clone(c.tail)
+	c.mu.Unlock()
+	var lines []string
+	for l := range bytes.SplitSeq(tail, []byte("\n")) {
+		if s := printable(l); s != "" {
+			lines = append(lines, s)
+		}
+	}
+	return lines
 }
 
 func printable(b []byte) string {
