@@ -24,7 +24,7 @@ def guarded(f):
     return run
 @guarded
 def files(n):
-    name = "/work/%d" % n
+    name = "/scratch/%d" % n
     os.makedirs(name, exist_ok=True)
     for turn in range(4):
         data = hashlib.sha256(b"%d %d" % (n, turn)).digest() * 2048
@@ -76,7 +76,7 @@ code=$(cat $in.code)
 rm -f $in $in.code
 echo "$code"
 [ "$want" = "$got" ] || echo "want $want got $got"`,
-		python, s.id(), quote("mkdir /work && exec python3 -c "+quote(stressProgram)))), 0, "0\n")
+		python, s.id(), quote("mkdir /scratch && exec python3 -c "+quote(stressProgram)))), 0, "0\n")
 }
 
 // TestParallelStreams: several processes of one container keep their bytes apart.
