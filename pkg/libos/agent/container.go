@@ -65,7 +65,7 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 	if err != nil {
 		return err
 	}
-	c.cgroup, err = newCgroup(a.cfg.CgroupRoot, a.cfg.Controllers, c.id, spec.GetMemoryLimit(), spec.GetPidsLimit())
+	c.cgroup, err = newCgroup(a.cfg.CgroupRoot, a.cfg.Controllers, c.id, uint64(max(spec.GetResources().GetMemoryMax(), 0)), max(spec.GetResources().GetPidsMax(), 0))
 	if err != nil {
 		io.abandon()
 		return status.Error(codes.Internal, err.Error())

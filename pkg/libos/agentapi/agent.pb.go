@@ -315,8 +315,16 @@ type Process struct {
 	NoNewPrivileges bool                   `protobuf:"varint,10,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
 	OomScoreAdj     *int32                 `protobuf:"varint,11,opt,name=oom_score_adj,json=oomScoreAdj,proto3,oneof" json:"oom_score_adj,omitempty"`
 	Streams         *Streams               `protobuf:"bytes,12,opt,name=streams,proto3" json:"streams,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// A filter for seccomp(2) as the kernel takes it: struct sock_filter, 8 bytes
+	// each, little endian. Empty: none. The host compiles it.
+	Seccomp       []byte      `protobuf:"bytes,13,opt,name=seccomp,proto3" json:"seccomp,omitempty"`
+	SeccompFlags  uint32      `protobuf:"varint,14,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"` // SECCOMP_FILTER_FLAG_*
+	Scheduler     *Scheduler  `protobuf:"bytes,15,opt,name=scheduler,proto3,oneof" json:"scheduler,omitempty"`
+	IoPriority    *IOPriority `protobuf:"bytes,16,opt,name=io_priority,json=ioPriority,proto3,oneof" json:"io_priority,omitempty"`
+	Personality   *uint32     `protobuf:"varint,17,opt,name=personality,proto3,oneof" json:"personality,omitempty"`             // personality(2)
+	CpuAffinity   string      `protobuf:"bytes,18,opt,name=cpu_affinity,json=cpuAffinity,proto3" json:"cpu_affinity,omitempty"` // list of CPUs as in "0-2,4"; empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Process) Reset() {
@@ -433,6 +441,195 @@ func (x *Process) GetStreams() *Streams {
 	return nil
 }
 
+func (x *Process) GetSeccomp() []byte {
+	if x != nil {
+		return x.Seccomp
+	}
+	return nil
+}
+
+func (x *Process) GetSeccompFlags() uint32 {
+	if x != nil {
+		return x.SeccompFlags
+	}
+	return 0
+}
+
+func (x *Process) GetScheduler() *Scheduler {
+	if x != nil {
+		return x.Scheduler
+	}
+	return nil
+}
+
+func (x *Process) GetIoPriority() *IOPriority {
+	if x != nil {
+		return x.IoPriority
+	}
+	return nil
+}
+
+func (x *Process) GetPersonality() uint32 {
+	if x != nil && x.Personality != nil {
+		return *x.Personality
+	}
+	return 0
+}
+
+func (x *Process) GetCpuAffinity() string {
+	if x != nil {
+		return x.CpuAffinity
+	}
+	return ""
+}
+
+// Scheduler is process.scheduler of the OCI specification, in numbers of
+// sched_setattr(2).
+type Scheduler struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        uint32                 `protobuf:"varint,1,opt,name=policy,proto3" json:"policy,omitempty"` // SCHED_*
+	Flags         uint64                 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`   // SCHED_FLAG_*
+	Nice          int32                  `protobuf:"varint,3,opt,name=nice,proto3" json:"nice,omitempty"`
+	Priority      uint32                 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	Runtime       uint64                 `protobuf:"varint,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Deadline      uint64                 `protobuf:"varint,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Period        uint64                 `protobuf:"varint,7,opt,name=period,proto3" json:"period,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scheduler) Reset() {
+	*x = Scheduler{}
+	mi := &file_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scheduler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scheduler) ProtoMessage() {}
+
+func (x *Scheduler) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scheduler.ProtoReflect.Descriptor instead.
+func (*Scheduler) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Scheduler) GetPolicy() uint32 {
+	if x != nil {
+		return x.Policy
+	}
+	return 0
+}
+
+func (x *Scheduler) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Scheduler) GetNice() int32 {
+	if x != nil {
+		return x.Nice
+	}
+	return 0
+}
+
+func (x *Scheduler) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Scheduler) GetRuntime() uint64 {
+	if x != nil {
+		return x.Runtime
+	}
+	return 0
+}
+
+func (x *Scheduler) GetDeadline() uint64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *Scheduler) GetPeriod() uint64 {
+	if x != nil {
+		return x.Period
+	}
+	return 0
+}
+
+// IOPriority is process.ioPriority in numbers of ioprio_set(2).
+type IOPriority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Class         uint32                 `protobuf:"varint,1,opt,name=class,proto3" json:"class,omitempty"` // IOPRIO_CLASS_*
+	Level         uint32                 `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"` // 0..7
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IOPriority) Reset() {
+	*x = IOPriority{}
+	mi := &file_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IOPriority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IOPriority) ProtoMessage() {}
+
+func (x *IOPriority) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IOPriority.ProtoReflect.Descriptor instead.
+func (*IOPriority) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *IOPriority) GetClass() uint32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
+}
+
+func (x *IOPriority) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type Mount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`               // proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2, bind
@@ -445,7 +642,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_agent_proto_msgTypes[5]
+	mi := &file_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +654,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[5]
+	mi := &file_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +667,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Mount) GetType() string {
@@ -511,16 +708,20 @@ type Container struct {
 	MaskedPaths    []string               `protobuf:"bytes,6,rep,name=masked_paths,json=maskedPaths,proto3" json:"masked_paths,omitempty"`
 	ReadonlyPaths  []string               `protobuf:"bytes,7,rep,name=readonly_paths,json=readonlyPaths,proto3" json:"readonly_paths,omitempty"`
 	Sysctl         map[string]string      `protobuf:"bytes,8,rep,name=sysctl,proto3" json:"sysctl,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	MemoryLimit    uint64                 `protobuf:"varint,9,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"` // bytes, 0 = none
-	PidsLimit      int64                  `protobuf:"varint,10,opt,name=pids_limit,json=pidsLimit,proto3" json:"pids_limit,omitempty"`      // 0 = none
 	Process        *Process               `protobuf:"bytes,11,opt,name=process,proto3" json:"process,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Resources      *Resources             `protobuf:"bytes,12,opt,name=resources,proto3" json:"resources,omitempty"`
+	Devices        []*Device              `protobuf:"bytes,13,rep,name=devices,proto3" json:"devices,omitempty"`
+	StartHooks     []*Hook                `protobuf:"bytes,14,rep,name=start_hooks,json=startHooks,proto3" json:"start_hooks,omitempty"` // startContainer: in the container, before its command
+	// root_mounts are what the root file system is made of when it is not an
+	// export: mounted in this order, the last one is the root. See docs/agent.md.
+	RootMounts    []*Mount `protobuf:"bytes,15,rep,name=root_mounts,json=rootMounts,proto3" json:"root_mounts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_agent_proto_msgTypes[6]
+	mi := &file_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +733,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[6]
+	mi := &file_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +746,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Container) GetRootfs() string {
@@ -604,23 +805,317 @@ func (x *Container) GetSysctl() map[string]string {
 	return nil
 }
 
-func (x *Container) GetMemoryLimit() uint64 {
-	if x != nil {
-		return x.MemoryLimit
-	}
-	return 0
-}
-
-func (x *Container) GetPidsLimit() int64 {
-	if x != nil {
-		return x.PidsLimit
-	}
-	return 0
-}
-
 func (x *Container) GetProcess() *Process {
 	if x != nil {
 		return x.Process
+	}
+	return nil
+}
+
+func (x *Container) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *Container) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *Container) GetStartHooks() []*Hook {
+	if x != nil {
+		return x.StartHooks
+	}
+	return nil
+}
+
+func (x *Container) GetRootMounts() []*Mount {
+	if x != nil {
+		return x.RootMounts
+	}
+	return nil
+}
+
+// Resources are limits of cgroup v2 in the guest. Those not set stay as they
+// are, which is without a limit for a new container.
+type Resources struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemoryMax     *int64                 `protobuf:"varint,1,opt,name=memory_max,json=memoryMax,proto3,oneof" json:"memory_max,omitempty"`      // bytes; -1 = none
+	MemoryLow     *int64                 `protobuf:"varint,2,opt,name=memory_low,json=memoryLow,proto3,oneof" json:"memory_low,omitempty"`      // bytes
+	SwapMax       *int64                 `protobuf:"varint,3,opt,name=swap_max,json=swapMax,proto3,oneof" json:"swap_max,omitempty"`            // bytes; -1 = none
+	CpuWeight     *uint64                `protobuf:"varint,4,opt,name=cpu_weight,json=cpuWeight,proto3,oneof" json:"cpu_weight,omitempty"`      // 1..10000
+	CpuQuotaUs    *int64                 `protobuf:"varint,5,opt,name=cpu_quota_us,json=cpuQuotaUs,proto3,oneof" json:"cpu_quota_us,omitempty"` // in each period; -1 = none
+	CpuPeriodUs   *uint64                `protobuf:"varint,6,opt,name=cpu_period_us,json=cpuPeriodUs,proto3,oneof" json:"cpu_period_us,omitempty"`
+	Cpus          string                 `protobuf:"bytes,7,opt,name=cpus,proto3" json:"cpus,omitempty"`                                                                                 // cpuset, as in "0-2,4"; empty: not changed
+	PidsMax       *int64                 `protobuf:"varint,8,opt,name=pids_max,json=pidsMax,proto3,oneof" json:"pids_max,omitempty"`                                                     // -1 = none
+	Unified       map[string]string      `protobuf:"bytes,9,rep,name=unified,proto3" json:"unified,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // file of cgroup v2 and what to write
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resources) Reset() {
+	*x = Resources{}
+	mi := &file_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resources) ProtoMessage() {}
+
+func (x *Resources) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resources.ProtoReflect.Descriptor instead.
+func (*Resources) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Resources) GetMemoryMax() int64 {
+	if x != nil && x.MemoryMax != nil {
+		return *x.MemoryMax
+	}
+	return 0
+}
+
+func (x *Resources) GetMemoryLow() int64 {
+	if x != nil && x.MemoryLow != nil {
+		return *x.MemoryLow
+	}
+	return 0
+}
+
+func (x *Resources) GetSwapMax() int64 {
+	if x != nil && x.SwapMax != nil {
+		return *x.SwapMax
+	}
+	return 0
+}
+
+func (x *Resources) GetCpuWeight() uint64 {
+	if x != nil && x.CpuWeight != nil {
+		return *x.CpuWeight
+	}
+	return 0
+}
+
+func (x *Resources) GetCpuQuotaUs() int64 {
+	if x != nil && x.CpuQuotaUs != nil {
+		return *x.CpuQuotaUs
+	}
+	return 0
+}
+
+func (x *Resources) GetCpuPeriodUs() uint64 {
+	if x != nil && x.CpuPeriodUs != nil {
+		return *x.CpuPeriodUs
+	}
+	return 0
+}
+
+func (x *Resources) GetCpus() string {
+	if x != nil {
+		return x.Cpus
+	}
+	return ""
+}
+
+func (x *Resources) GetPidsMax() int64 {
+	if x != nil && x.PidsMax != nil {
+		return *x.PidsMax
+	}
+	return 0
+}
+
+func (x *Resources) GetUnified() map[string]string {
+	if x != nil {
+		return x.Unified
+	}
+	return nil
+}
+
+// Device is a node to make in the container. The device itself is the guest's.
+type Device struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"` // c, b, u or p, as in mknod(1)
+	Major         int64                  `protobuf:"varint,3,opt,name=major,proto3" json:"major,omitempty"`
+	Minor         int64                  `protobuf:"varint,4,opt,name=minor,proto3" json:"minor,omitempty"`
+	Mode          uint32                 `protobuf:"varint,5,opt,name=mode,proto3" json:"mode,omitempty"` // permission bits
+	Uid           uint32                 `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Device) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Device) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Device) GetMajor() int64 {
+	if x != nil {
+		return x.Major
+	}
+	return 0
+}
+
+func (x *Device) GetMinor() int64 {
+	if x != nil {
+		return x.Minor
+	}
+	return 0
+}
+
+func (x *Device) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Device) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Device) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+// Hook is a program that is run in the container; one that fails fails the start.
+type Hook struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Args          []string               `protobuf:"bytes,2,rep,name=args,proto3" json:"args,omitempty"` // with argument 0
+	Env           []string               `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty"`
+	Timeout       uint32                 `protobuf:"varint,4,opt,name=timeout,proto3" json:"timeout,omitempty"` // seconds; 0 = none
+	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`      // its standard input
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hook) Reset() {
+	*x = Hook{}
+	mi := &file_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hook) ProtoMessage() {}
+
+func (x *Hook) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hook.ProtoReflect.Descriptor instead.
+func (*Hook) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Hook) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Hook) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Hook) GetEnv() []string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *Hook) GetTimeout() uint32 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *Hook) GetState() []byte {
+	if x != nil {
+		return x.State
 	}
 	return nil
 }
@@ -635,7 +1130,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_agent_proto_msgTypes[7]
+	mi := &file_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +1142,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[7]
+	mi := &file_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +1155,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateContainerRequest) GetId() string {
@@ -686,7 +1181,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +1193,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +1206,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -730,7 +1225,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +1237,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1250,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -773,7 +1268,7 @@ type StartContainerResponse struct {
 
 func (x *StartContainerResponse) Reset() {
 	*x = StartContainerResponse{}
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1280,7 @@ func (x *StartContainerResponse) String() string {
 func (*StartContainerResponse) ProtoMessage() {}
 
 func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1293,7 @@ func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerResponse.ProtoReflect.Descriptor instead.
 func (*StartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type ExecRequest struct {
@@ -812,7 +1307,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1319,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1332,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -870,7 +1365,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1377,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1390,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -915,7 +1410,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1422,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1435,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -958,18 +1453,22 @@ func (x *WaitRequest) GetExecId() string {
 }
 
 type WaitResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExitStatus    uint32                 `protobuf:"varint,1,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"` // 0..255; 128 + signal for one that a signal ended
-	ExitedAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=exited_at,json=exitedAt,proto3" json:"exited_at,omitempty"`
-	StdoutBytes   uint64                 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"` // bytes of each stream that belong to the time before the exit
-	StderrBytes   uint64                 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ExitStatus  uint32                 `protobuf:"varint,1,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"` // 0..255; 128 + signal for one that a signal ended
+	ExitedAt    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=exited_at,json=exitedAt,proto3" json:"exited_at,omitempty"`
+	StdoutBytes uint64                 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"` // bytes of each stream that belong to the time before the exit
+	StderrBytes uint64                 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	// How many processes of the container the kernel had killed by then for want
+	// of memory, and whether this process was one of them.
+	OomKills      uint64 `protobuf:"varint,5,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
+	OomKilled     bool   `protobuf:"varint,6,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1480,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1493,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitResponse) GetExitStatus() uint32 {
@@ -1025,6 +1524,20 @@ func (x *WaitResponse) GetStderrBytes() uint64 {
 	return 0
 }
 
+func (x *WaitResponse) GetOomKills() uint64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
+}
+
+func (x *WaitResponse) GetOomKilled() bool {
+	if x != nil {
+		return x.OomKilled
+	}
+	return false
+}
+
 type SignalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1037,7 +1550,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1562,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1575,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -1101,7 +1614,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1626,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1639,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type ResizeRequest struct {
@@ -1141,7 +1654,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1666,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[17]
+	mi := &file_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1679,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -1205,7 +1718,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1730,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[18]
+	mi := &file_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1743,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type ProcessesRequest struct {
@@ -1242,7 +1755,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_proto_msgTypes[19]
+	mi := &file_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1767,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[19]
+	mi := &file_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1780,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProcessesRequest) GetId() string {
@@ -1286,7 +1799,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_proto_msgTypes[20]
+	mi := &file_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1811,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[20]
+	mi := &file_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1824,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*ProcessInfo {
@@ -1331,7 +1844,7 @@ type ProcessInfo struct {
 
 func (x *ProcessInfo) Reset() {
 	*x = ProcessInfo{}
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1856,7 @@ func (x *ProcessInfo) String() string {
 func (*ProcessInfo) ProtoMessage() {}
 
 func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[21]
+	mi := &file_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1869,7 @@ func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessInfo.ProtoReflect.Descriptor instead.
 func (*ProcessInfo) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProcessInfo) GetPid() uint32 {
@@ -1383,7 +1896,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1908,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[22]
+	mi := &file_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1921,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -1433,7 +1946,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1958,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[23]
+	mi := &file_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1971,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_proto_rawDescGZIP(), []int{28}
 }
 
 type SyncRequest struct {
@@ -1469,7 +1982,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_agent_proto_msgTypes[24]
+	mi := &file_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1994,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[24]
+	mi := &file_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +2007,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type SyncResponse struct {
@@ -1505,7 +2018,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_agent_proto_msgTypes[25]
+	mi := &file_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +2030,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[25]
+	mi := &file_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +2043,455 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_proto_rawDescGZIP(), []int{30}
+}
+
+type UpdateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Resources     *Resources             `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UpdateRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+type UpdateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateResponse) Reset() {
+	*x = UpdateResponse{}
+	mi := &file_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateResponse) ProtoMessage() {}
+
+func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
+func (*UpdateResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{32}
+}
+
+type ContainerStatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerStatsRequest) Reset() {
+	*x = ContainerStatsRequest{}
+	mi := &file_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerStatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerStatsRequest) ProtoMessage() {}
+
+func (x *ContainerStatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerStatsRequest.ProtoReflect.Descriptor instead.
+func (*ContainerStatsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ContainerStatsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ContainerStatsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cpu           map[string]uint64      `protobuf:"bytes,1,rep,name=cpu,proto3" json:"cpu,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                       // cpu.stat: usage_usec …
+	Memory        map[string]uint64      `protobuf:"bytes,2,rep,name=memory,proto3" json:"memory,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                 // memory.stat: anon, file …
+	MemoryEvents  map[string]uint64      `protobuf:"bytes,3,rep,name=memory_events,json=memoryEvents,proto3" json:"memory_events,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // memory.events: oom_kill …
+	MemoryCurrent uint64                 `protobuf:"varint,4,opt,name=memory_current,json=memoryCurrent,proto3" json:"memory_current,omitempty"`                                                                        // bytes
+	MemoryMax     uint64                 `protobuf:"varint,5,opt,name=memory_max,json=memoryMax,proto3" json:"memory_max,omitempty"`                                                                                    // bytes; 2^64-1 = no limit
+	MemoryPeak    uint64                 `protobuf:"varint,6,opt,name=memory_peak,json=memoryPeak,proto3" json:"memory_peak,omitempty"`                                                                                 // bytes
+	SwapCurrent   uint64                 `protobuf:"varint,7,opt,name=swap_current,json=swapCurrent,proto3" json:"swap_current,omitempty"`                                                                              // bytes
+	SwapMax       uint64                 `protobuf:"varint,8,opt,name=swap_max,json=swapMax,proto3" json:"swap_max,omitempty"`                                                                                          // bytes; 2^64-1 = no limit
+	PidsCurrent   uint64                 `protobuf:"varint,9,opt,name=pids_current,json=pidsCurrent,proto3" json:"pids_current,omitempty"`
+	PidsMax       uint64                 `protobuf:"varint,10,opt,name=pids_max,json=pidsMax,proto3" json:"pids_max,omitempty"` // 2^64-1 = no limit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerStatsResponse) Reset() {
+	*x = ContainerStatsResponse{}
+	mi := &file_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerStatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerStatsResponse) ProtoMessage() {}
+
+func (x *ContainerStatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerStatsResponse.ProtoReflect.Descriptor instead.
+func (*ContainerStatsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ContainerStatsResponse) GetCpu() map[string]uint64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return nil
+}
+
+func (x *ContainerStatsResponse) GetMemory() map[string]uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+func (x *ContainerStatsResponse) GetMemoryEvents() map[string]uint64 {
+	if x != nil {
+		return x.MemoryEvents
+	}
+	return nil
+}
+
+func (x *ContainerStatsResponse) GetMemoryCurrent() uint64 {
+	if x != nil {
+		return x.MemoryCurrent
+	}
+	return 0
+}
+
+func (x *ContainerStatsResponse) GetMemoryMax() uint64 {
+	if x != nil {
+		return x.MemoryMax
+	}
+	return 0
+}
+
+func (x *ContainerStatsResponse) GetMemoryPeak() uint64 {
+	if x != nil {
+		return x.MemoryPeak
+	}
+	return 0
+}
+
+func (x *ContainerStatsResponse) GetSwapCurrent() uint64 {
+	if x != nil {
+		return x.SwapCurrent
+	}
+	return 0
+}
+
+func (x *ContainerStatsResponse) GetSwapMax() uint64 {
+	if x != nil {
+		return x.SwapMax
+	}
+	return 0
+}
+
+func (x *ContainerStatsResponse) GetPidsCurrent() uint64 {
+	if x != nil {
+		return x.PidsCurrent
+	}
+	return 0
+}
+
+func (x *ContainerStatsResponse) GetPidsMax() uint64 {
+	if x != nil {
+		return x.PidsMax
+	}
+	return 0
+}
+
+type WaitOOMRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Known         uint64                 `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitOOMRequest) Reset() {
+	*x = WaitOOMRequest{}
+	mi := &file_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitOOMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitOOMRequest) ProtoMessage() {}
+
+func (x *WaitOOMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitOOMRequest.ProtoReflect.Descriptor instead.
+func (*WaitOOMRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *WaitOOMRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WaitOOMRequest) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+type WaitOOMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OomKills      uint64                 `protobuf:"varint,1,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitOOMResponse) Reset() {
+	*x = WaitOOMResponse{}
+	mi := &file_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitOOMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitOOMResponse) ProtoMessage() {}
+
+func (x *WaitOOMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitOOMResponse.ProtoReflect.Descriptor instead.
+func (*WaitOOMResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *WaitOOMResponse) GetOomKills() uint64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
+}
+
+type SetSizeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemoryBytes   uint64                 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // of the whole domain; 0 = as it is
+	Vcpus         uint32                 `protobuf:"varint,2,opt,name=vcpus,proto3" json:"vcpus,omitempty"`                                // in use; 0 = as it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSizeRequest) Reset() {
+	*x = SetSizeRequest{}
+	mi := &file_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSizeRequest) ProtoMessage() {}
+
+func (x *SetSizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSizeRequest.ProtoReflect.Descriptor instead.
+func (*SetSizeRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SetSizeRequest) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *SetSizeRequest) GetVcpus() uint32 {
+	if x != nil {
+		return x.Vcpus
+	}
+	return 0
+}
+
+type SetSizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemoryBytes   uint64                 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // what the domain has now
+	Vcpus         uint32                 `protobuf:"varint,2,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSizeResponse) Reset() {
+	*x = SetSizeResponse{}
+	mi := &file_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSizeResponse) ProtoMessage() {}
+
+func (x *SetSizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSizeResponse.ProtoReflect.Descriptor instead.
+func (*SetSizeResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SetSizeResponse) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *SetSizeResponse) GetVcpus() uint32 {
+	if x != nil {
+		return x.Vcpus
+	}
+	return 0
 }
 
 type StatsRequest struct {
@@ -1541,7 +2502,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_proto_msgTypes[26]
+	mi := &file_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +2514,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[26]
+	mi := &file_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +2527,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_proto_rawDescGZIP(), []int{39}
 }
 
 type StatsResponse struct {
@@ -1580,7 +2541,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_proto_msgTypes[27]
+	mi := &file_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +2553,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[27]
+	mi := &file_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +2566,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StatsResponse) GetMemoryTotal() uint64 {
@@ -1654,7 +2615,7 @@ const file_agent_proto_rawDesc = "" +
 	"\aStreams\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\x04R\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\x04R\x06stdout\x12\x16\n" +
-	"\x06stderr\x18\x03 \x01(\x04R\x06stderr\"\xd7\x03\n" +
+	"\x06stderr\x18\x03 \x01(\x04R\x06stderr\"\x98\x06\n" +
 	"\aProcess\x12\x12\n" +
 	"\x04args\x18\x01 \x03(\tR\x04args\x12\x10\n" +
 	"\x03env\x18\x02 \x03(\tR\x03env\x12\x10\n" +
@@ -1668,13 +2629,36 @@ const file_agent_proto_rawDesc = "" +
 	"\x11no_new_privileges\x18\n" +
 	" \x01(\bR\x0fnoNewPrivileges\x12'\n" +
 	"\room_score_adj\x18\v \x01(\x05H\x00R\voomScoreAdj\x88\x01\x01\x126\n" +
-	"\astreams\x18\f \x01(\v2\x1c.xcontainer.agent.v1.StreamsR\astreamsB\x10\n" +
-	"\x0e_oom_score_adj\"o\n" +
+	"\astreams\x18\f \x01(\v2\x1c.xcontainer.agent.v1.StreamsR\astreams\x12\x18\n" +
+	"\aseccomp\x18\r \x01(\fR\aseccomp\x12#\n" +
+	"\rseccomp_flags\x18\x0e \x01(\rR\fseccompFlags\x12A\n" +
+	"\tscheduler\x18\x0f \x01(\v2\x1e.xcontainer.agent.v1.SchedulerH\x01R\tscheduler\x88\x01\x01\x12E\n" +
+	"\vio_priority\x18\x10 \x01(\v2\x1f.xcontainer.agent.v1.IOPriorityH\x02R\n" +
+	"ioPriority\x88\x01\x01\x12%\n" +
+	"\vpersonality\x18\x11 \x01(\rH\x03R\vpersonality\x88\x01\x01\x12!\n" +
+	"\fcpu_affinity\x18\x12 \x01(\tR\vcpuAffinityB\x10\n" +
+	"\x0e_oom_score_adjB\f\n" +
+	"\n" +
+	"_schedulerB\x0e\n" +
+	"\f_io_priorityB\x0e\n" +
+	"\f_personality\"\xb7\x01\n" +
+	"\tScheduler\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\rR\x06policy\x12\x14\n" +
+	"\x05flags\x18\x02 \x01(\x04R\x05flags\x12\x12\n" +
+	"\x04nice\x18\x03 \x01(\x05R\x04nice\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\rR\bpriority\x12\x18\n" +
+	"\aruntime\x18\x05 \x01(\x04R\aruntime\x12\x1a\n" +
+	"\bdeadline\x18\x06 \x01(\x04R\bdeadline\x12\x16\n" +
+	"\x06period\x18\a \x01(\x04R\x06period\"8\n" +
+	"\n" +
+	"IOPriority\x12\x14\n" +
+	"\x05class\x18\x01 \x01(\rR\x05class\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\rR\x05level\"o\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x18\n" +
-	"\aoptions\x18\x04 \x03(\tR\aoptions\"\xff\x03\n" +
+	"\aoptions\x18\x04 \x03(\tR\aoptions\"\xb7\x05\n" +
 	"\tContainer\x12\x16\n" +
 	"\x06rootfs\x18\x01 \x01(\tR\x06rootfs\x12'\n" +
 	"\x0freadonly_rootfs\x18\x02 \x01(\bR\x0ereadonlyRootfs\x12\x1a\n" +
@@ -1685,15 +2669,57 @@ const file_agent_proto_rawDesc = "" +
 	"\x06mounts\x18\x05 \x03(\v2\x1a.xcontainer.agent.v1.MountR\x06mounts\x12!\n" +
 	"\fmasked_paths\x18\x06 \x03(\tR\vmaskedPaths\x12%\n" +
 	"\x0ereadonly_paths\x18\a \x03(\tR\rreadonlyPaths\x12B\n" +
-	"\x06sysctl\x18\b \x03(\v2*.xcontainer.agent.v1.Container.SysctlEntryR\x06sysctl\x12!\n" +
-	"\fmemory_limit\x18\t \x01(\x04R\vmemoryLimit\x12\x1d\n" +
-	"\n" +
-	"pids_limit\x18\n" +
-	" \x01(\x03R\tpidsLimit\x126\n" +
-	"\aprocess\x18\v \x01(\v2\x1c.xcontainer.agent.v1.ProcessR\aprocess\x1a9\n" +
+	"\x06sysctl\x18\b \x03(\v2*.xcontainer.agent.v1.Container.SysctlEntryR\x06sysctl\x126\n" +
+	"\aprocess\x18\v \x01(\v2\x1c.xcontainer.agent.v1.ProcessR\aprocess\x12<\n" +
+	"\tresources\x18\f \x01(\v2\x1e.xcontainer.agent.v1.ResourcesR\tresources\x125\n" +
+	"\adevices\x18\r \x03(\v2\x1b.xcontainer.agent.v1.DeviceR\adevices\x12:\n" +
+	"\vstart_hooks\x18\x0e \x03(\v2\x19.xcontainer.agent.v1.HookR\n" +
+	"startHooks\x12;\n" +
+	"\vroot_mounts\x18\x0f \x03(\v2\x1a.xcontainer.agent.v1.MountR\n" +
+	"rootMounts\x1a9\n" +
 	"\vSysctlEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\n" +
+	"J\x04\b\n" +
+	"\x10\v\"\x88\x04\n" +
+	"\tResources\x12\"\n" +
+	"\n" +
+	"memory_max\x18\x01 \x01(\x03H\x00R\tmemoryMax\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"memory_low\x18\x02 \x01(\x03H\x01R\tmemoryLow\x88\x01\x01\x12\x1e\n" +
+	"\bswap_max\x18\x03 \x01(\x03H\x02R\aswapMax\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"cpu_weight\x18\x04 \x01(\x04H\x03R\tcpuWeight\x88\x01\x01\x12%\n" +
+	"\fcpu_quota_us\x18\x05 \x01(\x03H\x04R\n" +
+	"cpuQuotaUs\x88\x01\x01\x12'\n" +
+	"\rcpu_period_us\x18\x06 \x01(\x04H\x05R\vcpuPeriodUs\x88\x01\x01\x12\x12\n" +
+	"\x04cpus\x18\a \x01(\tR\x04cpus\x12\x1e\n" +
+	"\bpids_max\x18\b \x01(\x03H\x06R\apidsMax\x88\x01\x01\x12E\n" +
+	"\aunified\x18\t \x03(\v2+.xcontainer.agent.v1.Resources.UnifiedEntryR\aunified\x1a:\n" +
+	"\fUnifiedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
+	"\v_memory_maxB\r\n" +
+	"\v_memory_lowB\v\n" +
+	"\t_swap_maxB\r\n" +
+	"\v_cpu_weightB\x0f\n" +
+	"\r_cpu_quota_usB\x10\n" +
+	"\x0e_cpu_period_usB\v\n" +
+	"\t_pids_max\"\x94\x01\n" +
+	"\x06Device\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
+	"\x05major\x18\x03 \x01(\x03R\x05major\x12\x14\n" +
+	"\x05minor\x18\x04 \x01(\x03R\x05minor\x12\x12\n" +
+	"\x04mode\x18\x05 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\a \x01(\rR\x03gid\"p\n" +
+	"\x04Hook\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04args\x18\x02 \x03(\tR\x04args\x12\x10\n" +
+	"\x03env\x18\x03 \x03(\tR\x03env\x12\x18\n" +
+	"\atimeout\x18\x04 \x01(\rR\atimeout\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\fR\x05state\"f\n" +
 	"\x16CreateContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12<\n" +
 	"\tcontainer\x18\x02 \x01(\v2\x1e.xcontainer.agent.v1.ContainerR\tcontainer\"+\n" +
@@ -1710,13 +2736,16 @@ const file_agent_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"6\n" +
 	"\vWaitRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\xae\x01\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\xea\x01\n" +
 	"\fWaitResponse\x12\x1f\n" +
 	"\vexit_status\x18\x01 \x01(\rR\n" +
 	"exitStatus\x127\n" +
 	"\texited_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bexitedAt\x12!\n" +
 	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
-	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\"b\n" +
+	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12\x1b\n" +
+	"\toom_kills\x18\x05 \x01(\x04R\boomKills\x12\x1d\n" +
+	"\n" +
+	"oom_killed\x18\x06 \x01(\bR\toomKilled\"b\n" +
 	"\rSignalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x16\n" +
@@ -1741,12 +2770,52 @@ const file_agent_proto_rawDesc = "" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x10\n" +
 	"\x0eRemoveResponse\"\r\n" +
 	"\vSyncRequest\"\x0e\n" +
-	"\fSyncResponse\"\x0e\n" +
+	"\fSyncResponse\"]\n" +
+	"\rUpdateRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12<\n" +
+	"\tresources\x18\x02 \x01(\v2\x1e.xcontainer.agent.v1.ResourcesR\tresources\"\x10\n" +
+	"\x0eUpdateResponse\"'\n" +
+	"\x15ContainerStatsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xac\x05\n" +
+	"\x16ContainerStatsResponse\x12F\n" +
+	"\x03cpu\x18\x01 \x03(\v24.xcontainer.agent.v1.ContainerStatsResponse.CpuEntryR\x03cpu\x12O\n" +
+	"\x06memory\x18\x02 \x03(\v27.xcontainer.agent.v1.ContainerStatsResponse.MemoryEntryR\x06memory\x12b\n" +
+	"\rmemory_events\x18\x03 \x03(\v2=.xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntryR\fmemoryEvents\x12%\n" +
+	"\x0ememory_current\x18\x04 \x01(\x04R\rmemoryCurrent\x12\x1d\n" +
+	"\n" +
+	"memory_max\x18\x05 \x01(\x04R\tmemoryMax\x12\x1f\n" +
+	"\vmemory_peak\x18\x06 \x01(\x04R\n" +
+	"memoryPeak\x12!\n" +
+	"\fswap_current\x18\a \x01(\x04R\vswapCurrent\x12\x19\n" +
+	"\bswap_max\x18\b \x01(\x04R\aswapMax\x12!\n" +
+	"\fpids_current\x18\t \x01(\x04R\vpidsCurrent\x12\x19\n" +
+	"\bpids_max\x18\n" +
+	" \x01(\x04R\apidsMax\x1a6\n" +
+	"\bCpuEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a9\n" +
+	"\vMemoryEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a?\n" +
+	"\x11MemoryEventsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"6\n" +
+	"\x0eWaitOOMRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\x04R\x05known\".\n" +
+	"\x0fWaitOOMResponse\x12\x1b\n" +
+	"\toom_kills\x18\x01 \x01(\x04R\boomKills\"I\n" +
+	"\x0eSetSizeRequest\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x14\n" +
+	"\x05vcpus\x18\x02 \x01(\rR\x05vcpus\"J\n" +
+	"\x0fSetSizeResponse\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x14\n" +
+	"\x05vcpus\x18\x02 \x01(\rR\x05vcpus\"\x0e\n" +
 	"\fStatsRequest\"z\n" +
 	"\rStatsResponse\x12!\n" +
 	"\fmemory_total\x18\x01 \x01(\x04R\vmemoryTotal\x12)\n" +
 	"\x10memory_available\x18\x02 \x01(\x04R\x0fmemoryAvailable\x12\x1b\n" +
-	"\tuptime_ns\x18\x03 \x01(\x04R\buptimeNs2\xec\x06\n" +
+	"\tuptime_ns\x18\x03 \x01(\x04R\buptimeNs2\xd6\t\n" +
 	"\x05Agent\x12l\n" +
 	"\x0fCreateContainer\x12+.xcontainer.agent.v1.CreateContainerRequest\x1a,.xcontainer.agent.v1.CreateContainerResponse\x12i\n" +
 	"\x0eStartContainer\x12*.xcontainer.agent.v1.StartContainerRequest\x1a+.xcontainer.agent.v1.StartContainerResponse\x12K\n" +
@@ -1757,7 +2826,11 @@ const file_agent_proto_rawDesc = "" +
 	"\tProcesses\x12%.xcontainer.agent.v1.ProcessesRequest\x1a&.xcontainer.agent.v1.ProcessesResponse\x12Q\n" +
 	"\x06Remove\x12\".xcontainer.agent.v1.RemoveRequest\x1a#.xcontainer.agent.v1.RemoveResponse\x12K\n" +
 	"\x04Sync\x12 .xcontainer.agent.v1.SyncRequest\x1a!.xcontainer.agent.v1.SyncResponse\x12N\n" +
-	"\x05Stats\x12!.xcontainer.agent.v1.StatsRequest\x1a\".xcontainer.agent.v1.StatsResponseB5Z3github.com/xcontainer/xcontainer/pkg/libos/agentapib\x06proto3"
+	"\x05Stats\x12!.xcontainer.agent.v1.StatsRequest\x1a\".xcontainer.agent.v1.StatsResponse\x12Q\n" +
+	"\x06Update\x12\".xcontainer.agent.v1.UpdateRequest\x1a#.xcontainer.agent.v1.UpdateResponse\x12i\n" +
+	"\x0eContainerStats\x12*.xcontainer.agent.v1.ContainerStatsRequest\x1a+.xcontainer.agent.v1.ContainerStatsResponse\x12T\n" +
+	"\aWaitOOM\x12#.xcontainer.agent.v1.WaitOOMRequest\x1a$.xcontainer.agent.v1.WaitOOMResponse\x12T\n" +
+	"\aSetSize\x12#.xcontainer.agent.v1.SetSizeRequest\x1a$.xcontainer.agent.v1.SetSizeResponseB5Z3github.com/xcontainer/xcontainer/pkg/libos/agentapib\x06proto3"
 
 var (
 	file_agent_proto_rawDescOnce sync.Once
@@ -1771,76 +2844,112 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_agent_proto_goTypes = []any{
 	(*Rlimit)(nil),                  // 0: xcontainer.agent.v1.Rlimit
 	(*Capabilities)(nil),            // 1: xcontainer.agent.v1.Capabilities
 	(*User)(nil),                    // 2: xcontainer.agent.v1.User
 	(*Streams)(nil),                 // 3: xcontainer.agent.v1.Streams
 	(*Process)(nil),                 // 4: xcontainer.agent.v1.Process
-	(*Mount)(nil),                   // 5: xcontainer.agent.v1.Mount
-	(*Container)(nil),               // 6: xcontainer.agent.v1.Container
-	(*CreateContainerRequest)(nil),  // 7: xcontainer.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil), // 8: xcontainer.agent.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),   // 9: xcontainer.agent.v1.StartContainerRequest
-	(*StartContainerResponse)(nil),  // 10: xcontainer.agent.v1.StartContainerResponse
-	(*ExecRequest)(nil),             // 11: xcontainer.agent.v1.ExecRequest
-	(*ExecResponse)(nil),            // 12: xcontainer.agent.v1.ExecResponse
-	(*WaitRequest)(nil),             // 13: xcontainer.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 14: xcontainer.agent.v1.WaitResponse
-	(*SignalRequest)(nil),           // 15: xcontainer.agent.v1.SignalRequest
-	(*SignalResponse)(nil),          // 16: xcontainer.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),           // 17: xcontainer.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),          // 18: xcontainer.agent.v1.ResizeResponse
-	(*ProcessesRequest)(nil),        // 19: xcontainer.agent.v1.ProcessesRequest
-	(*ProcessesResponse)(nil),       // 20: xcontainer.agent.v1.ProcessesResponse
-	(*ProcessInfo)(nil),             // 21: xcontainer.agent.v1.ProcessInfo
-	(*RemoveRequest)(nil),           // 22: xcontainer.agent.v1.RemoveRequest
-	(*RemoveResponse)(nil),          // 23: xcontainer.agent.v1.RemoveResponse
-	(*SyncRequest)(nil),             // 24: xcontainer.agent.v1.SyncRequest
-	(*SyncResponse)(nil),            // 25: xcontainer.agent.v1.SyncResponse
-	(*StatsRequest)(nil),            // 26: xcontainer.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 27: xcontainer.agent.v1.StatsResponse
-	nil,                             // 28: xcontainer.agent.v1.Container.SysctlEntry
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
+	(*Scheduler)(nil),               // 5: xcontainer.agent.v1.Scheduler
+	(*IOPriority)(nil),              // 6: xcontainer.agent.v1.IOPriority
+	(*Mount)(nil),                   // 7: xcontainer.agent.v1.Mount
+	(*Container)(nil),               // 8: xcontainer.agent.v1.Container
+	(*Resources)(nil),               // 9: xcontainer.agent.v1.Resources
+	(*Device)(nil),                  // 10: xcontainer.agent.v1.Device
+	(*Hook)(nil),                    // 11: xcontainer.agent.v1.Hook
+	(*CreateContainerRequest)(nil),  // 12: xcontainer.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil), // 13: xcontainer.agent.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),   // 14: xcontainer.agent.v1.StartContainerRequest
+	(*StartContainerResponse)(nil),  // 15: xcontainer.agent.v1.StartContainerResponse
+	(*ExecRequest)(nil),             // 16: xcontainer.agent.v1.ExecRequest
+	(*ExecResponse)(nil),            // 17: xcontainer.agent.v1.ExecResponse
+	(*WaitRequest)(nil),             // 18: xcontainer.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 19: xcontainer.agent.v1.WaitResponse
+	(*SignalRequest)(nil),           // 20: xcontainer.agent.v1.SignalRequest
+	(*SignalResponse)(nil),          // 21: xcontainer.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),           // 22: xcontainer.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),          // 23: xcontainer.agent.v1.ResizeResponse
+	(*ProcessesRequest)(nil),        // 24: xcontainer.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),       // 25: xcontainer.agent.v1.ProcessesResponse
+	(*ProcessInfo)(nil),             // 26: xcontainer.agent.v1.ProcessInfo
+	(*RemoveRequest)(nil),           // 27: xcontainer.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),          // 28: xcontainer.agent.v1.RemoveResponse
+	(*SyncRequest)(nil),             // 29: xcontainer.agent.v1.SyncRequest
+	(*SyncResponse)(nil),            // 30: xcontainer.agent.v1.SyncResponse
+	(*UpdateRequest)(nil),           // 31: xcontainer.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),          // 32: xcontainer.agent.v1.UpdateResponse
+	(*ContainerStatsRequest)(nil),   // 33: xcontainer.agent.v1.ContainerStatsRequest
+	(*ContainerStatsResponse)(nil),  // 34: xcontainer.agent.v1.ContainerStatsResponse
+	(*WaitOOMRequest)(nil),          // 35: xcontainer.agent.v1.WaitOOMRequest
+	(*WaitOOMResponse)(nil),         // 36: xcontainer.agent.v1.WaitOOMResponse
+	(*SetSizeRequest)(nil),          // 37: xcontainer.agent.v1.SetSizeRequest
+	(*SetSizeResponse)(nil),         // 38: xcontainer.agent.v1.SetSizeResponse
+	(*StatsRequest)(nil),            // 39: xcontainer.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 40: xcontainer.agent.v1.StatsResponse
+	nil,                             // 41: xcontainer.agent.v1.Container.SysctlEntry
+	nil,                             // 42: xcontainer.agent.v1.Resources.UnifiedEntry
+	nil,                             // 43: xcontainer.agent.v1.ContainerStatsResponse.CpuEntry
+	nil,                             // 44: xcontainer.agent.v1.ContainerStatsResponse.MemoryEntry
+	nil,                             // 45: xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntry
+	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
 }
 var file_agent_proto_depIdxs = []int32{
 	2,  // 0: xcontainer.agent.v1.Process.user:type_name -> xcontainer.agent.v1.User
 	1,  // 1: xcontainer.agent.v1.Process.capabilities:type_name -> xcontainer.agent.v1.Capabilities
 	0,  // 2: xcontainer.agent.v1.Process.rlimits:type_name -> xcontainer.agent.v1.Rlimit
 	3,  // 3: xcontainer.agent.v1.Process.streams:type_name -> xcontainer.agent.v1.Streams
-	5,  // 4: xcontainer.agent.v1.Container.mounts:type_name -> xcontainer.agent.v1.Mount
-	28, // 5: xcontainer.agent.v1.Container.sysctl:type_name -> xcontainer.agent.v1.Container.SysctlEntry
-	4,  // 6: xcontainer.agent.v1.Container.process:type_name -> xcontainer.agent.v1.Process
-	6,  // 7: xcontainer.agent.v1.CreateContainerRequest.container:type_name -> xcontainer.agent.v1.Container
-	4,  // 8: xcontainer.agent.v1.ExecRequest.process:type_name -> xcontainer.agent.v1.Process
-	29, // 9: xcontainer.agent.v1.WaitResponse.exited_at:type_name -> google.protobuf.Timestamp
-	21, // 10: xcontainer.agent.v1.ProcessesResponse.processes:type_name -> xcontainer.agent.v1.ProcessInfo
-	7,  // 11: xcontainer.agent.v1.Agent.CreateContainer:input_type -> xcontainer.agent.v1.CreateContainerRequest
-	9,  // 12: xcontainer.agent.v1.Agent.StartContainer:input_type -> xcontainer.agent.v1.StartContainerRequest
-	11, // 13: xcontainer.agent.v1.Agent.Exec:input_type -> xcontainer.agent.v1.ExecRequest
-	13, // 14: xcontainer.agent.v1.Agent.Wait:input_type -> xcontainer.agent.v1.WaitRequest
-	15, // 15: xcontainer.agent.v1.Agent.Signal:input_type -> xcontainer.agent.v1.SignalRequest
-	17, // 16: xcontainer.agent.v1.Agent.Resize:input_type -> xcontainer.agent.v1.ResizeRequest
-	19, // 17: xcontainer.agent.v1.Agent.Processes:input_type -> xcontainer.agent.v1.ProcessesRequest
-	22, // 18: xcontainer.agent.v1.Agent.Remove:input_type -> xcontainer.agent.v1.RemoveRequest
-	24, // 19: xcontainer.agent.v1.Agent.Sync:input_type -> xcontainer.agent.v1.SyncRequest
-	26, // 20: xcontainer.agent.v1.Agent.Stats:input_type -> xcontainer.agent.v1.StatsRequest
-	8,  // 21: xcontainer.agent.v1.Agent.CreateContainer:output_type -> xcontainer.agent.v1.CreateContainerResponse
-	10, // 22: xcontainer.agent.v1.Agent.StartContainer:output_type -> xcontainer.agent.v1.StartContainerResponse
-	12, // 23: xcontainer.agent.v1.Agent.Exec:output_type -> xcontainer.agent.v1.ExecResponse
-	14, // 24: xcontainer.agent.v1.Agent.Wait:output_type -> xcontainer.agent.v1.WaitResponse
-	16, // 25: xcontainer.agent.v1.Agent.Signal:output_type -> xcontainer.agent.v1.SignalResponse
-	18, // 26: xcontainer.agent.v1.Agent.Resize:output_type -> xcontainer.agent.v1.ResizeResponse
-	20, // 27: xcontainer.agent.v1.Agent.Processes:output_type -> xcontainer.agent.v1.ProcessesResponse
-	23, // 28: xcontainer.agent.v1.Agent.Remove:output_type -> xcontainer.agent.v1.RemoveResponse
-	25, // 29: xcontainer.agent.v1.Agent.Sync:output_type -> xcontainer.agent.v1.SyncResponse
-	27, // 30: xcontainer.agent.v1.Agent.Stats:output_type -> xcontainer.agent.v1.StatsResponse
-	21, // [21:31] is the sub-list for method output_type
-	11, // [11:21] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	5,  // 4: xcontainer.agent.v1.Process.scheduler:type_name -> xcontainer.agent.v1.Scheduler
+	6,  // 5: xcontainer.agent.v1.Process.io_priority:type_name -> xcontainer.agent.v1.IOPriority
+	7,  // 6: xcontainer.agent.v1.Container.mounts:type_name -> xcontainer.agent.v1.Mount
+	41, // 7: xcontainer.agent.v1.Container.sysctl:type_name -> xcontainer.agent.v1.Container.SysctlEntry
+	4,  // 8: xcontainer.agent.v1.Container.process:type_name -> xcontainer.agent.v1.Process
+	9,  // 9: xcontainer.agent.v1.Container.resources:type_name -> xcontainer.agent.v1.Resources
+	10, // 10: xcontainer.agent.v1.Container.devices:type_name -> xcontainer.agent.v1.Device
+	11, // 11: xcontainer.agent.v1.Container.start_hooks:type_name -> xcontainer.agent.v1.Hook
+	7,  // 12: xcontainer.agent.v1.Container.root_mounts:type_name -> xcontainer.agent.v1.Mount
+	42, // 13: xcontainer.agent.v1.Resources.unified:type_name -> xcontainer.agent.v1.Resources.UnifiedEntry
+	8,  // 14: xcontainer.agent.v1.CreateContainerRequest.container:type_name -> xcontainer.agent.v1.Container
+	4,  // 15: xcontainer.agent.v1.ExecRequest.process:type_name -> xcontainer.agent.v1.Process
+	46, // 16: xcontainer.agent.v1.WaitResponse.exited_at:type_name -> google.protobuf.Timestamp
+	26, // 17: xcontainer.agent.v1.ProcessesResponse.processes:type_name -> xcontainer.agent.v1.ProcessInfo
+	9,  // 18: xcontainer.agent.v1.UpdateRequest.resources:type_name -> xcontainer.agent.v1.Resources
+	43, // 19: xcontainer.agent.v1.ContainerStatsResponse.cpu:type_name -> xcontainer.agent.v1.ContainerStatsResponse.CpuEntry
+	44, // 20: xcontainer.agent.v1.ContainerStatsResponse.memory:type_name -> xcontainer.agent.v1.ContainerStatsResponse.MemoryEntry
+	45, // 21: xcontainer.agent.v1.ContainerStatsResponse.memory_events:type_name -> xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntry
+	12, // 22: xcontainer.agent.v1.Agent.CreateContainer:input_type -> xcontainer.agent.v1.CreateContainerRequest
+	14, // 23: xcontainer.agent.v1.Agent.StartContainer:input_type -> xcontainer.agent.v1.StartContainerRequest
+	16, // 24: xcontainer.agent.v1.Agent.Exec:input_type -> xcontainer.agent.v1.ExecRequest
+	18, // 25: xcontainer.agent.v1.Agent.Wait:input_type -> xcontainer.agent.v1.WaitRequest
+	20, // 26: xcontainer.agent.v1.Agent.Signal:input_type -> xcontainer.agent.v1.SignalRequest
+	22, // 27: xcontainer.agent.v1.Agent.Resize:input_type -> xcontainer.agent.v1.ResizeRequest
+	24, // 28: xcontainer.agent.v1.Agent.Processes:input_type -> xcontainer.agent.v1.ProcessesRequest
+	27, // 29: xcontainer.agent.v1.Agent.Remove:input_type -> xcontainer.agent.v1.RemoveRequest
+	29, // 30: xcontainer.agent.v1.Agent.Sync:input_type -> xcontainer.agent.v1.SyncRequest
+	39, // 31: xcontainer.agent.v1.Agent.Stats:input_type -> xcontainer.agent.v1.StatsRequest
+	31, // 32: xcontainer.agent.v1.Agent.Update:input_type -> xcontainer.agent.v1.UpdateRequest
+	33, // 33: xcontainer.agent.v1.Agent.ContainerStats:input_type -> xcontainer.agent.v1.ContainerStatsRequest
+	35, // 34: xcontainer.agent.v1.Agent.WaitOOM:input_type -> xcontainer.agent.v1.WaitOOMRequest
+	37, // 35: xcontainer.agent.v1.Agent.SetSize:input_type -> xcontainer.agent.v1.SetSizeRequest
+	13, // 36: xcontainer.agent.v1.Agent.CreateContainer:output_type -> xcontainer.agent.v1.CreateContainerResponse
+	15, // 37: xcontainer.agent.v1.Agent.StartContainer:output_type -> xcontainer.agent.v1.StartContainerResponse
+	17, // 38: xcontainer.agent.v1.Agent.Exec:output_type -> xcontainer.agent.v1.ExecResponse
+	19, // 39: xcontainer.agent.v1.Agent.Wait:output_type -> xcontainer.agent.v1.WaitResponse
+	21, // 40: xcontainer.agent.v1.Agent.Signal:output_type -> xcontainer.agent.v1.SignalResponse
+	23, // 41: xcontainer.agent.v1.Agent.Resize:output_type -> xcontainer.agent.v1.ResizeResponse
+	25, // 42: xcontainer.agent.v1.Agent.Processes:output_type -> xcontainer.agent.v1.ProcessesResponse
+	28, // 43: xcontainer.agent.v1.Agent.Remove:output_type -> xcontainer.agent.v1.RemoveResponse
+	30, // 44: xcontainer.agent.v1.Agent.Sync:output_type -> xcontainer.agent.v1.SyncResponse
+	40, // 45: xcontainer.agent.v1.Agent.Stats:output_type -> xcontainer.agent.v1.StatsResponse
+	32, // 46: xcontainer.agent.v1.Agent.Update:output_type -> xcontainer.agent.v1.UpdateResponse
+	34, // 47: xcontainer.agent.v1.Agent.ContainerStats:output_type -> xcontainer.agent.v1.ContainerStatsResponse
+	36, // 48: xcontainer.agent.v1.Agent.WaitOOM:output_type -> xcontainer.agent.v1.WaitOOMResponse
+	38, // 49: xcontainer.agent.v1.Agent.SetSize:output_type -> xcontainer.agent.v1.SetSizeResponse
+	36, // [36:50] is the sub-list for method output_type
+	22, // [22:36] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -1850,13 +2959,14 @@ func file_agent_proto_init() {
 	}
 	file_agent_proto_msgTypes[2].OneofWrappers = []any{}
 	file_agent_proto_msgTypes[4].OneofWrappers = []any{}
+	file_agent_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

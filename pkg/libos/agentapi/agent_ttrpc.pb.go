@@ -18,6 +18,10 @@ type AgentService interface {
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
 	Sync(context.Context, *SyncRequest) (*SyncResponse, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
+	ContainerStats(context.Context, *ContainerStatsRequest) (*ContainerStatsResponse, error)
+	WaitOOM(context.Context, *WaitOOMRequest) (*WaitOOMResponse, error)
+	SetSize(context.Context, *SetSizeRequest) (*SetSizeResponse, error)
 }
 
 func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
@@ -92,6 +96,34 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Stats(ctx, &req)
+			},
+			"Update": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req UpdateRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Update(ctx, &req)
+			},
+			"ContainerStats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ContainerStatsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.ContainerStats(ctx, &req)
+			},
+			"WaitOOM": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req WaitOOMRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.WaitOOM(ctx, &req)
+			},
+			"SetSize": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetSizeRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetSize(ctx, &req)
 			},
 		},
 	})
@@ -182,6 +214,38 @@ func (c *agentClient) Sync(ctx context.Context, req *SyncRequest) (*SyncResponse
 func (c *agentClient) Stats(ctx context.Context, req *StatsRequest) (*StatsResponse, error) {
 	var resp StatsResponse
 	if err := c.client.Call(ctx, "xcontainer.agent.v1.Agent", "Stats", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Update(ctx context.Context, req *UpdateRequest) (*UpdateResponse, error) {
+	var resp UpdateResponse
+	if err := c.client.Call(ctx, "xcontainer.agent.v1.Agent", "Update", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) ContainerStats(ctx context.Context, req *ContainerStatsRequest) (*ContainerStatsResponse, error) {
+	var resp ContainerStatsResponse
+	if err := c.client.Call(ctx, "xcontainer.agent.v1.Agent", "ContainerStats", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) WaitOOM(ctx context.Context, req *WaitOOMRequest) (*WaitOOMResponse, error) {
+	var resp WaitOOMResponse
+	if err := c.client.Call(ctx, "xcontainer.agent.v1.Agent", "WaitOOM", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetSize(ctx context.Context, req *SetSizeRequest) (*SetSizeResponse, error) {
+	var resp SetSizeResponse
+	if err := c.client.Call(ctx, "xcontainer.agent.v1.Agent", "SetSize", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -231,9 +231,9 @@ func TestSize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.MemoryBytes != tt.memory || s.Container.MemoryLimit != tt.limit || s.VCPUs != tt.vcpus || s.Weight != tt.weight || s.Cap != tt.cap {
+			if s.MemoryBytes != tt.memory || uint64(s.Container.GetResources().GetMemoryMax()) != tt.limit || s.VCPUs != tt.vcpus || s.Weight != tt.weight || s.Cap != tt.cap {
 				t.Errorf("memory %d limit %d vcpus %d weight %d cap %d; want %+v",
-					s.MemoryBytes, s.Container.MemoryLimit, s.VCPUs, s.Weight, s.Cap, tt)
+					s.MemoryBytes, s.Container.GetResources().GetMemoryMax(), s.VCPUs, s.Weight, s.Cap, tt)
 			}
 		})
 	}

@@ -9,6 +9,9 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
 // Sizes of domains.
@@ -75,7 +78,7 @@ func (s *Settings) resources(r *specs.LinuxResources) error {
 			if limit > maxMemoryBytes {
 				return invalid("memory limit %d is more than %d GB", limit, maxMemoryBytes>>30)
 			}
-			s.Container.MemoryLimit = limit
+			s.limits().MemoryMax = proto.Int64(int64(limit))
 			s.MemoryBytes = max(limit+OverheadBytes, minMemoryBytes)
 		}
 	}
@@ -83,7 +86,7 @@ func (s *Settings) resources(r *specs.LinuxResources) error {
 		s.cpu(c)
 	}
 	if p := r.Pids; p != nil && p.Limit != nil && *p.Limit > 0 {
-		s.Container.PidsLimit = *p.Limit
+		s.limits().PidsMax = proto.Int64(*p.Limit)
 	}
 	for _, x := range []struct {
 		name string
@@ -149,4 +152,11 @@ func parseBytes(v string) (uint64, error) {
 		return 0, fmt.Errorf("%s is too large", v)
 	}
 	return n * unit, nil
+}
+
+func (s *Settings) limits() *agentapi.Resources {
+	if s.Container.Resources == nil {
+		s.Container.Resources = &agentapi.Resources{}
+	}
+	return s.Container.Resources
 }
