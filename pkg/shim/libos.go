@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/xcontainer/xcontainer/pkg/libos"
@@ -51,6 +52,25 @@ type guest struct {
 }
 
 func (g guest) Stream(ctx context.Context) (uint64, task.Stream, error) { return g.Guest.Stream(ctx) }
+
+// Pause and its like are not yet offered by libos.
+func (g guest) Pause(context.Context) error { return errNotYet("pause") }
+
+func (g guest) Resume(context.Context) error { return errNotYet("resume") }
+
+func (g guest) SetMaxMemory(context.Context, uint64) error { return errNotYet("change of memory") }
+
+func (g guest) SetSchedule(context.Context, uint16, uint16) error {
+	return errNotYet("change of scheduling")
+}
+
+func (g guest) Usage(context.Context) (task.Usage, error) {
+	return task.Usage{}, errNotYet("usage of the domain")
+}
+
+func errNotYet(what string) error {
+	return fmt.Errorf("%s is not supported yet: %w", what, errdefs.ErrNotImplemented)
+}
 
 func (g guest) Death() error {
 	err := g.Guest.Death()

@@ -55,7 +55,8 @@ type Settings struct {
 	Binds []Bind
 
 	MemoryBytes uint64 // whole domain
-	VCPUs       uint32
+	VCPUs       uint32 // in use from the start
+	MaxVCPUs    uint32 // that an update can put to use
 	Weight      uint16 // credit2, 0 = default
 	Cap         uint16 // credit2, percent of one CPU, 0 = none
 

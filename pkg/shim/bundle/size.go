@@ -46,6 +46,7 @@ const (
 func (s *Settings) size(spec *specs.Spec, cpus int) error {
 	s.MemoryBytes = DefaultMemoryBytes
 	s.VCPUs = uint32(max(1, min(cpus, MaxVCPUs)))
+	s.MaxVCPUs = s.VCPUs
 	if spec.Linux != nil && spec.Linux.Resources != nil {
 		if err := s.resources(spec.Linux.Resources); err != nil {
 			return err
@@ -63,7 +64,7 @@ func (s *Settings) size(spec *specs.Spec, cpus int) error {
 		if err != nil || n < 1 || n > maxVCPUs {
 			return invalid("annotation %s=%q is not a number between 1 and %d", AnnotationVCPUs, v, maxVCPUs)
 		}
-		s.VCPUs = uint32(n)
+		s.VCPUs, s.MaxVCPUs = uint32(n), uint32(n)
 	}
 	const page = 4096
 	s.MemoryBytes = (s.MemoryBytes + page - 1) &^ (page - 1)

@@ -184,6 +184,7 @@ func (c *container) bootConfig(s *bundle.Settings) BootConfig {
 		UUID:        c.record.UUID,
 		MemoryBytes: s.MemoryBytes,
 		VCPUs:       s.VCPUs,
+		MaxVCPUs:    s.MaxVCPUs,
 		Weight:      s.Weight,
 		Cap:         s.Cap,
 		Share:       c.s.Share,

@@ -44,6 +44,20 @@ type Guest interface {
 	// RemoveExport takes an export back. Open files of the guest on it fail
 	// from then on.
 	RemoveExport(ctx context.Context, name string) error
+	// Pause stops the domain: nothing in it runs, and calls of the agent wait
+	// until Resume. Pausing a paused domain, or resuming a running one, is no
+	// error: it is the container that counts.
+	Pause(ctx context.Context) error
+	// Resume lets a paused domain go on.
+	Resume(ctx context.Context) error
+	// SetMaxMemory sets how much memory the domain may have, in bytes, a
+	// multiple of 4096. It neither gives nor takes any: Agent().SetSize does.
+	SetMaxMemory(ctx context.Context, bytes uint64) error
+	// SetSchedule sets weight and cap of the scheduler, as in BootConfig.
+	SetSchedule(ctx context.Context, weight, cap uint16) error
+	// Usage asks hypervisor and back-end, not the guest: it answers for a
+	// paused domain too.
+	Usage(ctx context.Context) (Usage, error)
 	// Dead is closed when the domain or its back-end has gone without Close.
 	Dead() <-chan struct{}
 	// Death says why, with the last lines of the console where they explain
@@ -54,6 +68,21 @@ type Guest interface {
 	Close(ctx context.Context) error
 }
 
+// Usage is what a domain takes of its host.
+type Usage struct {
+	CPUTime        time.Duration // of all virtual CPUs together, since the boot
+	MemoryBytes    uint64        // what the domain holds
+	MaxMemoryBytes uint64        // what it may hold
+	VCPUs          uint32        // online
+	IO             IO
+}
+
+// IO counts what a domain's back-end has done for its files since the boot.
+type IO struct {
+	ReadBytes, WriteBytes uint64
+	ReadOps, WriteOps     uint64
+}
+
 // BootConfig describes a domain to boot. All fields are set.
 type BootConfig struct {
 	ID        string   // the container's
@@ -62,7 +91,8 @@ type BootConfig struct {
 	UUID      [16]byte // the domain's handle
 
 	MemoryBytes uint64 // whole domain, a multiple of 4096
-	VCPUs       uint32
+	VCPUs       uint32 // in use from the start
+	MaxVCPUs    uint32 // that Agent().SetSize can have in use; at least VCPUs
 	Weight      uint16 // credit2; 0 = Xen's default
 	Cap         uint16 // credit2, percent of one physical CPU; 0 = none
 

@@ -70,8 +70,28 @@ func (a *agent) halt() {
 	}
 }
 
+// freeze stops or continues the processes of a domain that is paused or resumed.
+func (a *agent) freeze(on bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.processes {
+		p.freeze(on)
+	}
+}
+
+// thaw returns when the guest is not paused, or has ended.
+func (a *agent) thaw() {
+	if c := a.g.frozen(); c != nil {
+		select {
+		case <-c:
+		case <-a.stopped:
+		}
+	}
+}
+
 // enter is the beginning of every call.
 func (a *agent) enter(step string) error {
+	a.thaw()
 	select {
 	case <-a.hung:
 		<-a.stopped
@@ -192,6 +212,7 @@ func (a *agent) Wait(ctx context.Context, r *agentapi.WaitRequest) (*agentapi.Wa
 	case <-a.stopped:
 		return nil, errgrpc.ToGRPC(errdefs.ErrUnavailable)
 	}
+	a.thaw()
 	select {
 	case <-a.hung:
 		<-a.stopped

@@ -26,8 +26,8 @@ import (
 type World struct {
 	Dir string
 	// Fail, if set, is asked before each step of Boot and of the guest's calls:
-	// "createdomain", "record", "backend", "hello", "stream", "export", and the
-	// agent's methods.
+	// "createdomain", "record", "backend", "hello", "stream", "export", "pause",
+	// "resume", "setmaxmemory", "setschedule", "usage", and the agent's methods.
 	Fail func(step string) error
 	// Booted, if set, is told of each guest.
 	Booted func(*Guest)
@@ -39,6 +39,8 @@ type World struct {
 func (w *World) Boot(ctx context.Context, c task.BootConfig) (_ task.Guest, err error) {
 	g := &Guest{world: w, Config: c, dead: make(chan struct{}), exports: make(map[string]string)}
 	g.agent = newAgent(g)
+	g.dom.weight, g.dom.cap = c.Weight, c.Cap
+	g.dom.usage = task.Usage{MemoryBytes: c.MemoryBytes, MaxMemoryBytes: c.MemoryBytes, VCPUs: c.VCPUs}
 	defer func() {
 		if err != nil {
 			g.Close(context.WithoutCancel(ctx))
@@ -112,6 +114,7 @@ type Guest struct {
 	backend *exec.Cmd
 	dead    chan struct{}
 	death   error // valid after dead is closed
+	dom     domain
 
 	mu      sync.Mutex
 	closed  bool              // guarded by mu

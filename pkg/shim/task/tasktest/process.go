@@ -182,6 +182,20 @@ func (p *process) signal(sig unix.Signal, all bool) error {
 	return nil
 }
 
+// freeze is what pausing the domain does to the process and its children.
+func (p *process) freeze(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return
+	}
+	sig := unix.SIGCONT
+	if on {
+		sig = unix.SIGSTOP
+	}
+	unix.Kill(-p.cmd.Process.Pid, sig)
+}
+
 func (p *process) resize(rows, columns uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
