@@ -115,7 +115,7 @@ func Build(ctx context.Context, o Options) error {
 func (o Options) prepare(ctx context.Context) (machine, map[string]string, error) {
 	m := machine{
 		kvm: haveKVM(), xen: !o.NoXen, memMB: o.MemMB, cpus: o.CPUs,
-		payload: o.Payload, linuxArgs: o.LinuxArgs, xenArgs: o.XenArgs,
+		payload: o.Payload, linuxArgs: o.LinuxArgs, xenArgs: o.XenArgs, shares: o.Shares,
 	}
 	if err := CheckHost(ctx); err != nil {
 		return m, nil, err
@@ -352,6 +352,20 @@ func (l *Lab) SyncPayload(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("lab: refresh payload: %w", err)
+	}
+	return nil
+}
+
+// Mount mounts the folder that Options.Shares has under tag at /run/lab/tag,
+// live and read-only.
+func (l *Lab) Mount(ctx context.Context, tag string) error {
+	dir := "/run/lab/" + tag
+	r, err := l.Run(ctx, "mkdir -p "+Quote(dir)+" && mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000 "+Quote(tag, dir), nil)
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
+	}
+	if err != nil {
+		return fmt.Errorf("lab: mount the shared folder %s: %w", tag, err)
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ type Options struct {
 	// Payload is the folder that dom0 has as /opt/xcontainer; default
 	// build/payload in the checkout.
 	Payload string
+	// Shares are further folders that dom0 may mount read-only, by 9p mount tag;
+	// see Mount.
+	Shares map[string]string
 	// LinuxArgs is appended to the dom0 kernel's command line.
 	LinuxArgs string
 	// XenArgs is appended to Xen's command line.

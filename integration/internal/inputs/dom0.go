@@ -27,7 +27,7 @@ var dom0Files embed.FS
 var dom0Packages = []string{
 	"busybox-static", "dropbear-bin", "runc",
 	"bash", "coreutils", "dash", "diffutils", "findutils", "grep", "gzip", "hostname",
-	"iproute2", "kmod", "libc-bin", "mawk", "mount", "ncurses-base", "ncurses-bin",
+	"iproute2", "kmod", "libc-bin", "lsof", "mawk", "mount", "ncurses-base", "ncurses-bin",
 	"procps", "psmisc", "sed", "strace", "tar", "util-linux", "base-passwd", "base-files",
 }
 
