@@ -26,6 +26,7 @@ type Hypervisor interface {
 	UnpauseDomain(abi.DomID) error
 	DomainInfo(abi.DomID) (abi.DomainInfo, error)
 	DomainInfos() ([]abi.DomainInfo, error)
+	HostInfo() (abi.HostInfo, error)
 	SetMaxMem(dom abi.DomID, kib uint64) error
 	SetMaxVCPUs(dom abi.DomID, n uint32) error
 	SetCredit2(dom abi.DomID, weight, limit uint16) error

@@ -67,6 +67,16 @@ var headerValues = []struct {
 	{"offsetof(struct xen_sysctl_getdomaininfolist, buffer)", InfoListBuffer},
 	{"offsetof(struct xen_sysctl_getdomaininfolist, num_domains)", InfoListNumDomains},
 
+	{"XEN_SYSCTL_physinfo", SysctlPhysInfo},
+	{"XEN_SYSCTL_sched_id", SysctlSchedID},
+	{"sizeof(struct xen_sysctl_physinfo)", SizeofPhysInfo},
+	{"offsetof(struct xen_sysctl_physinfo, nr_cpus)", PhysInfoCPUs},
+	{"offsetof(struct xen_sysctl_physinfo, total_pages)", PhysInfoTotalPages},
+	{"offsetof(struct xen_sysctl_physinfo, free_pages)", PhysInfoFreePages},
+	{"offsetof(struct xen_sysctl_physinfo, scrub_pages)", PhysInfoScrubPages},
+	{"offsetof(struct xen_sysctl_physinfo, outstanding_pages)", PhysInfoClaimedPages},
+	{"offsetof(struct xen_sysctl_sched_id, sched_id)", SchedIDScheduler},
+
 	{"XEN_DOMCTL_createdomain", DomctlCreateDomain},
 	{"XEN_DOMCTL_destroydomain", DomctlDestroyDomain},
 	{"XEN_DOMCTL_pausedomain", DomctlPauseDomain},

@@ -306,6 +306,25 @@ func (m *Machine) DomainInfos() ([]abi.DomainInfo, error) {
 	return infos, nil
 }
 
+// HostInfo counts the memory for domains.
+func (m *Machine) HostInfo() (abi.HostInfo, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin("describe the machine"); err != nil {
+		return abi.HostInfo{}, err
+	}
+	info := abi.HostInfo{CPUs: 1, TotalPages: uint64(len(m.owner)), Scheduler: abi.SchedulerCredit2}
+	for _, d := range m.owner {
+		if d == nil {
+			info.FreePages++
+		}
+	}
+	for _, d := range m.domains {
+		info.ClaimedPages += d.claimed
+	}
+	return info, nil
+}
+
 // SetMaxMem bounds what Populate gives.
 func (m *Machine) SetMaxMem(id abi.DomID, kib uint64) error {
 	m.mu.Lock()
