@@ -21,13 +21,17 @@ const (
 	maxSocketPath    = 106 // bytes, of sockaddr_un less what other tools add
 )
 
+// SocketPrefix begins the name of every socket of ours: the folder is shared with
+// other runtimes' shims, whose dead sockets are not ours to remove.
+const SocketPrefix = "xc-"
+
 // socketPath is the same for the same container of the same daemon.
 func socketPath(dir, grpcAddress, namespace, id string) (string, error) {
 	if dir == "" {
 		dir = defaultSocketDir
 	}
 	sum := sha256.Sum256([]byte(filepath.Join(grpcAddress, namespace, id)))
-	p := filepath.Join(dir, fmt.Sprintf("%x", sum))
+	p := filepath.Join(dir, fmt.Sprintf("%s%x", SocketPrefix, sum))
 	if len(p) > maxSocketPath {
 		return "", fmt.Errorf("socket directory %s is too long: a socket's path has at most %d bytes; set a shorter one in containerd's configuration", dir, maxSocketPath)
 	}

@@ -22,8 +22,21 @@ type Process struct {
 
 // Of returns the process pid as it runs now.
 func Of(pid int) (Process, error) {
-	start, err := startTime(pid)
+	_, start, err := stat(pid)
 	return Process{PID: pid, Start: start}, err
+}
+
+// Alive tells whether the process runs. One that has ended and is not yet reaped
+// does not; one that cannot be looked at counts as running.
+func (p Process) Alive() bool {
+	if p.PID <= 0 {
+		return false
+	}
+	state, start, err := stat(p.PID)
+	if err != nil {
+		return !gone(err)
+	}
+	return start == p.Start && !ended(state)
 }
 
 // Kill sends SIGKILL and waits for the end. A process that has ended already,
@@ -41,8 +54,8 @@ func (p Process) Kill(ctx context.Context) error {
 		return fmt.Errorf("kill process %d: %w", p.PID, err)
 	}
 	defer unix.Close(fd)
-	start, err := startTime(p.PID)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && start != p.Start {
+	_, start, err := stat(p.PID)
+	if gone(err) || err == nil && start != p.Start {
 		return nil
 	}
 	if err != nil {
@@ -65,20 +78,28 @@ func (p Process) Kill(ctx context.Context) error {
 	}
 }
 
-func startTime(pid int) (uint64, error) {
+// stat reads a process's state and start time.
+func stat(pid int) (state byte, start uint64, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	// The second field is a name in parentheses that may hold anything.
 	i := bytes.LastIndexByte(data, ')')
 	if i < 0 {
-		return 0, fmt.Errorf("/proc/%d/stat: no name", pid)
+		return 0, 0, fmt.Errorf("/proc/%d/stat: no name", pid)
 	}
 	fields := bytes.Fields(data[i+1:])
-	const start = 22 - 3 // the first field here is the third
-	if len(fields) <= start {
-		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields)+2)
+	const startField = 22 - 3 // the first field here is the third
+	if len(fields) <= startField {
+		return 0, 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields)+2)
 	}
-	return strconv.ParseUint(string(fields[start]), 10, 64)
+	start, err = strconv.ParseUint(string(fields[startField]), 10, 64)
+	return fields[0][0], start, err
 }
+
+// gone tells whether err of stat means that there is no such process.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// ended tells whether a process in that state has only to be reaped.
+func ended(state byte) bool { return state == 'Z' || state == 'X' }

@@ -28,6 +28,9 @@ type Record struct {
 	Shim    Process `json:"shim"`
 	Backend Process `json:"backend,omitzero"`
 	Holder  Process `json:"holder,omitzero"`
+
+	// Cgroups are the folders below /sys/fs/cgroup that the shim made.
+	Cgroups []string `json:"cgroups,omitempty"`
 }
 
 // UUID is a domain's handle, in JSON as 32 hexadecimal digits.

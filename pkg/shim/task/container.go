@@ -4,7 +4,6 @@ package task
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -134,11 +133,11 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 // begin writes the record before there is anything to record.
 func (c *container) begin() error {
 	c.record = record.Record{ID: c.id, Namespace: c.s.Namespace, Created: time.Now()}
-	if _, err := rand.Read(c.record.UUID[:]); err != nil {
-		return fmt.Errorf("make a domain's uuid: %w", err)
-	}
 	self, err := record.Of(os.Getpid())
 	if err != nil {
+		return err
+	}
+	if c.record.UUID, err = record.NewUUID(self); err != nil {
 		return err
 	}
 	return c.amend(func(r *record.Record) { r.Shim = self })
