@@ -25,7 +25,7 @@ type Config struct {
 	Initramfs []byte
 	Cmdline   string
 	MemoryKiB uint64 // rounded down to pages; all of it is the guest's
-	VCPUs     uint32 // 1 to 32, all online from the start
+	VCPUs     uint32 // 1 to 32; the first runs from the start, the guest starts others
 
 	// Weight and Cap are the credit2 scheduler's: 0 leaves Xen's default
 	// weight of 256, and no cap. The cap is in hundredths of a CPU.
@@ -46,6 +46,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	var what string
+	memory := checkMemory(c.MemoryKiB)
 	switch {
 	case c.UUID == abi.UUID{}:
 		what = "no uuid"
@@ -53,8 +54,8 @@ func (c *Config) check() error {
 		what = "no kernel"
 	case c.VCPUs < 1 || c.VCPUs > maxVCPUs:
 		what = fmt.Sprintf("%d virtual CPUs, want 1 to %d", c.VCPUs, maxVCPUs)
-	case c.MemoryKiB < 4 || c.MemoryKiB > maxMemoryKiB:
-		what = fmt.Sprintf("memory of %d KiB, want 4 to %d", c.MemoryKiB, uint64(maxMemoryKiB))
+	case memory != nil:
+		return memory
 	case len(c.Cmdline) > abi.StartInfoMaxCmdLength:
 		what = fmt.Sprintf("kernel command line of %d bytes, limit %d", len(c.Cmdline), abi.StartInfoMaxCmdLength)
 	case len(c.Layout.Devices) > noxs.MaxDevices:
@@ -63,6 +64,13 @@ func (c *Config) check() error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s", ErrConfig, what)
+}
+
+func checkMemory(kib uint64) error {
+	if kib < 4 || kib > maxMemoryKiB {
+		return fmt.Errorf("%w: memory of %d KiB, want 4 to %d", ErrConfig, kib, uint64(maxMemoryKiB))
+	}
+	return nil
 }
 
 // ports are the guest's ends of a domain's event channels.

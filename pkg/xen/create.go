@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// memorySlackKiB is what a domain may hold above its memory; libxl gives
-	// the same.
-	memorySlackKiB = 1024
+	// MemorySlackKiB is what a domain may hold above its memory; libxl gives
+	// the same. Info.MaxPages includes it.
+	MemorySlackKiB = 1024
 	// bigOrder is the order of 2 MiB extents.
 	bigOrder = 9
 	bigPages = 1 << bigOrder
@@ -122,15 +122,11 @@ func (b *builder) limits() error {
 		return err
 	}
 	if b.config.Weight != 0 || b.config.Cap != 0 {
-		weight := b.config.Weight
-		if weight == 0 {
-			weight = abi.Credit2WeightNormal
-		}
-		if err := b.hv.SetCredit2(id, weight, b.config.Cap); err != nil {
+		if err := setSchedule(b.hv, id, b.config.Weight, b.config.Cap); err != nil {
 			return err
 		}
 	}
-	return b.hv.SetMaxMem(id, b.config.MemoryKiB+memorySlackKiB)
+	return b.hv.SetMaxMem(id, b.config.MemoryKiB+MemorySlackKiB)
 }
 
 // populate gives the domain its memory, in 2 MiB pieces as far as there are any.

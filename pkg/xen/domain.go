@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
@@ -26,6 +27,9 @@ type Domain struct {
 	hv   Hypervisor
 	id   abi.DomID
 	uuid abi.UUID
+
+	// pausing makes looking at the pause and changing it one step.
+	pausing sync.Mutex
 
 	// frames are of all pages, during the build only.
 	frames []abi.MFN
@@ -55,21 +59,51 @@ func (d *Domain) answer(err error) error {
 	return prefixed(err)
 }
 
-// Unpause lets the domain run. Each call undoes one Pause, the first the pause
-// that the domain was created with.
-func (d *Domain) Unpause() error {
-	if _, err := d.Info(); err != nil {
+// Unpause lets the domain run, the first time since it was created or again
+// after Pause. One that is not paused is left alone.
+func (d *Domain) Unpause() error { return d.setPaused(false, d.hv.UnpauseDomain) }
+
+// Pause stops the domain's virtual CPUs until Unpause; none of them runs any
+// more when it returns. One that is paused is left alone: Xen counts pauses, and
+// one Unpause is to undo them all.
+func (d *Domain) Pause() error { return d.setPaused(true, d.hv.PauseDomain) }
+
+func (d *Domain) setPaused(want bool, change func(abi.DomID) error) error {
+	d.pausing.Lock()
+	defer d.pausing.Unlock()
+	info, err := d.Info()
+	if err != nil || info.Paused == want {
 		return err
 	}
-	return d.answer(d.hv.UnpauseDomain(d.id))
+	return d.answer(change(d.id))
 }
 
-// Pause stops the domain's virtual CPUs until Unpause. Pauses are counted.
-func (d *Domain) Pause() error {
+// SetMaxMemory sets the most memory that the domain may have. It takes nothing
+// from a domain that has more; such a domain gets nothing until it has given back
+// what is too much.
+func (d *Domain) SetMaxMemory(kib uint64) error {
+	if err := checkMemory(kib); err != nil {
+		return prefixed(fmt.Errorf("set memory limit of domain %d: %w", d.id, err))
+	}
 	if _, err := d.Info(); err != nil {
 		return err
 	}
-	return d.answer(d.hv.PauseDomain(d.id))
+	return d.answer(d.hv.SetMaxMem(d.id, kib+MemorySlackKiB))
+}
+
+// SetSchedule gives the domain a weight and cap, as in Config.
+func (d *Domain) SetSchedule(weight, limit uint16) error {
+	if _, err := d.Info(); err != nil {
+		return err
+	}
+	return d.answer(setSchedule(d.hv, d.id, weight, limit))
+}
+
+func setSchedule(hv Hypervisor, id abi.DomID, weight, limit uint16) error {
+	if weight == 0 {
+		weight = abi.Credit2WeightNormal
+	}
+	return hv.SetCredit2(id, weight, limit)
 }
 
 // Destroy ends the domain and waits until it is gone: nil means that it is,

@@ -74,9 +74,10 @@ type Info struct {
 	ID       abi.DomID
 	UUID     abi.UUID
 	State    State
-	Reason   Reason // only in State Shutdown
-	Pages    uint64 // memory the domain holds, pages of 4 KiB
-	MaxPages uint64
+	Paused   bool          // by the toolstack, in whatever state
+	Reason   Reason        // only in State Shutdown
+	Pages    uint64        // memory the domain holds, pages of 4 KiB
+	MaxPages uint64        // memory it may hold
 	CPUTime  time.Duration // of all virtual CPUs together
 	VCPUs    uint32        // online
 	MaxVCPUs uint32
@@ -88,6 +89,7 @@ func makeInfo(r abi.DomainInfo) Info {
 	i := Info{
 		ID:         r.Domain,
 		UUID:       r.Handle,
+		Paused:     r.Flags&abi.DomInfPaused != 0,
 		Pages:      r.TotPages,
 		MaxPages:   r.MaxPages,
 		CPUTime:    r.CPUTime,
@@ -101,7 +103,7 @@ func makeInfo(r abi.DomainInfo) Info {
 	case r.Flags&abi.DomInfShutdown != 0:
 		i.State = Shutdown
 		i.Reason = Reason(r.Flags >> abi.DomInfShutdownShift & abi.DomInfShutdownMask)
-	case r.Flags&abi.DomInfPaused != 0:
+	case i.Paused:
 		i.State = Paused
 	}
 	return i

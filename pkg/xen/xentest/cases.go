@@ -238,31 +238,6 @@ func listShows(s *suite) {
 	}
 }
 
-func pauseCounted(s *suite) {
-	d := s.create(s.config("idle"))
-	state := func(want xen.State) {
-		s.Helper()
-		if info, err := d.Info(); err != nil || info.State != want {
-			s.Errorf("state %v, %v; want %v", info.State, err, want)
-		}
-	}
-	step := func(f func() error) {
-		s.Helper()
-		if err := f(); err != nil {
-			s.Fatal(err)
-		}
-	}
-	step(d.Pause)
-	step(d.Unpause)
-	state(xen.Paused)
-	step(d.Unpause)
-	state(xen.Running)
-	step(d.Pause)
-	state(xen.Paused)
-	step(d.Unpause)
-	state(xen.Running)
-}
-
 func manyVCPUs(s *suite) {
 	c := s.config("idle")
 	c.VCPUs, c.Weight, c.Cap = 4, 512, 150

@@ -203,7 +203,7 @@ func (m *Machine) CreateDomain(c abi.CreateDomain) (abi.DomID, error) {
 	}
 	id := m.nextID
 	m.nextID++
-	d := &domain{limits: c, pauses: 1, writable: map[abi.MFN]int{}, ports: map[abi.Port]*port{}, pfns: map[abi.MFN]abi.PFN{}}
+	d := &domain{limits: c, pauses: 1, credit2: [2]uint16{abi.Credit2WeightNormal, 0}, writable: map[abi.MFN]int{}, ports: map[abi.Port]*port{}, pfns: map[abi.MFN]abi.PFN{}}
 	d.info = abi.DomainInfo{Domain: id, Handle: c.Handle, MaxVCPUID: ^uint32(0), Flags: abi.DomInfPaused}
 	frame, ok := m.takeFrame(d)
 	if !ok {
@@ -366,6 +366,17 @@ func (m *Machine) SetCredit2(id abi.DomID, weight, limit uint16) error {
 	}
 	d.credit2 = [2]uint16{weight, limit}
 	return nil
+}
+
+// Credit2 is what SetCredit2 has set, or Xen's default.
+func (m *Machine) Credit2(id abi.DomID) (weight, limit uint16, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, err := m.find("scheduler", id)
+	if err != nil {
+		return 0, 0, err
+	}
+	return d.credit2[0], d.credit2[1], nil
 }
 
 // SetVCPU wants virtual CPUs, a pinned page table, and addresses in it.
