@@ -74,19 +74,29 @@ func listen(path string) (*net.UnixListener, error) {
 // after a restart, and `delete` to find the socket.
 const addressFile = "address"
 
-func removeSocket(dir string) error {
+// SocketOf is the path of the socket of the shim that was started in the bundle
+// dir, "" if none was.
+func SocketOf(dir string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(dir, addressFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return "", nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove socket: %w", err)
+		return "", err
 	}
 	path, ok := strings.CutPrefix(string(b), scheme)
 	if !ok {
-		return fmt.Errorf("remove socket: %s holds no address", filepath.Join(dir, addressFile))
+		return "", fmt.Errorf("%s holds no address", filepath.Join(dir, addressFile))
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	return path, nil
+}
+
+func removeSocket(dir string) error {
+	path, err := SocketOf(dir)
+	if err == nil && path != "" {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove socket: %w", err)
 	}
 	return nil

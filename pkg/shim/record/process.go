@@ -39,30 +39,27 @@ func (p Process) Alive() bool {
 	return start == p.Start && !ended(state)
 }
 
+// Signal sends a signal. A process that has ended already, or whose pid another
+// has now, is no error.
+func (p Process) Signal(sig unix.Signal) error {
+	fd, err := p.open()
+	if fd < 0 || err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return p.signal(fd, sig)
+}
+
 // Kill sends SIGKILL and waits for the end. A process that has ended already,
 // or whose pid another has now, is no error.
 func (p Process) Kill(ctx context.Context) error {
-	if p.PID <= 0 {
-		return nil
-	}
-	// Open first, compare then: the descriptor stays with the process compared.
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	fd, err := p.open()
+	if fd < 0 || err != nil {
+		return err
 	}
 	defer unix.Close(fd)
-	_, start, err := stat(p.PID)
-	if gone(err) || err == nil && start != p.Start {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	if err := p.signal(fd, unix.SIGKILL); err != nil {
+		return err
 	}
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 50)
@@ -76,6 +73,39 @@ func (p Process) Kill(ctx context.Context) error {
 			return fmt.Errorf("wait for process %d: %w", p.PID, context.Cause(ctx))
 		}
 	}
+}
+
+// open opens a pidfd, which the caller closes; it is negative if the process has
+// ended.
+func (p Process) open() (int, error) {
+	if p.PID <= 0 {
+		return -1, nil
+	}
+	// Open first, compare then: the descriptor stays with the process compared.
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return -1, nil
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open process %d: %w", p.PID, err)
+	}
+	_, start, err := stat(p.PID)
+	if gone(err) || err == nil && start != p.Start {
+		unix.Close(fd)
+		return -1, nil
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("open process %d: %w", p.PID, err)
+	}
+	return fd, nil
+}
+
+func (p Process) signal(fd int, sig unix.Signal) error {
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("send %v to process %d: %w", sig, p.PID, err)
+	}
+	return nil
 }
 
 // stat reads a process's state and start time.
