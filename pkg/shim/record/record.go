@@ -12,8 +12,11 @@ import (
 	"time"
 )
 
-// Name of the file in the bundle.
-const Name = "xcontainer.json"
+// Files in the bundle: the record, and what gets the guest's kernel log.
+const (
+	Name        = "xcontainer.json"
+	ConsoleName = "console.log"
+)
 
 // Record is the contents of the file. Zero values stand for what does not exist
 // (yet).

@@ -23,9 +23,6 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/shim/record"
 )
 
-// consoleLog is the file in the bundle that gets the guest's kernel log.
-const consoleLog = "console.log"
-
 // container is one container in its domain.
 type container struct {
 	s      *Service
@@ -153,7 +150,7 @@ func (c *container) amend(change func(*record.Record)) error {
 
 func (c *container) startHolder() (err error) {
 	defer c.steps.time("holder")()
-	if c.holder, err = holder.Start(c.id); err != nil {
+	if c.holder, err = holder.Start(holder.Config{ID: c.id}); err != nil {
 		return err
 	}
 	p, err := record.Of(c.holder.Pid())
@@ -187,7 +184,7 @@ func (c *container) bootConfig(s *bundle.Settings) BootConfig {
 		Weight:      s.Weight,
 		Cap:         s.Cap,
 		Share:       c.s.Share,
-		ConsoleLog:  filepath.Join(c.bundle, consoleLog),
+		ConsoleLog:  filepath.Join(c.bundle, record.ConsoleName),
 		Record: func(domid uint16) error {
 			return c.amend(func(r *record.Record) { r.DomID = &domid })
 		},
