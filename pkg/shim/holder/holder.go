@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/netns"
 )
 
 // Role is the argument that makes the shim's binary a holder.
@@ -69,9 +72,19 @@ type Holder struct {
 	signal syscall.Signal // valid after done; 0 if no signal ended it
 }
 
-// Start starts a holder in a new network namespace. id is shown in the process
-// list.
-func Start(id string) (*Holder, error) {
+// Config says where a holder is.
+type Config struct {
+	ID string // shown in the process list
+	// NetNS is the path of a network namespace; empty means a new one.
+	NetNS string
+	// Cgroup is the folder of a cgroup of version 2 to start in; nil means that of
+	// the caller. It stays the caller's.
+	Cgroup *os.File
+}
+
+// Start starts a holder. An error about the network namespace has an identity of
+// package netns.
+func Start(c Config) (*Holder, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("holder: start: %w", err)
@@ -83,12 +96,27 @@ func Start(id string) (*Holder, error) {
 		return nil, fmt.Errorf("holder: start: %w", err)
 	}
 	defer null.Close()
-	p, err := os.StartProcess("/proc/self/exe", []string{"xcontainer-holder", Role, id}, &os.ProcAttr{
+	attr := &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1"},
 		Files: []*os.File{null, null, null, r},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNET},
-	})
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	if c.Cgroup != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(c.Cgroup.Fd())
+	}
+	var p *os.Process
+	start := func() error {
+		var err error
+		p, err = os.StartProcess("/proc/self/exe", []string{"xcontainer-holder", Role, c.ID}, attr)
+		return err
+	}
+	if c.NetNS == "" {
+		attr.Sys.Cloneflags = unix.CLONE_NEWNET
+		err = start()
+	} else {
+		err = netns.Do(c.NetNS, start)
+	}
 	if err != nil {
 		w.Close()
 		return nil, fmt.Errorf("holder: start: %w", err)
@@ -115,6 +143,17 @@ func (h *Holder) reap() {
 
 // Pid of the process. It stays the same after its end.
 func (h *Holder) Pid() int { return h.proc.Pid }
+
+// SetOOMScoreAdj sets how soon the host's kernel kills the holder, and with it
+// the container, when the host's memory ends. Less than it has wants a privilege
+// that a shim in a container may lack.
+func (h *Holder) SetOOMScoreAdj(adj int) error {
+	name := fmt.Sprintf("/proc/%d/oom_score_adj", h.Pid())
+	if err := os.WriteFile(name, []byte(strconv.Itoa(adj)), 0); err != nil {
+		return fmt.Errorf("holder: set its oom_score_adj to %d: %w", adj, err)
+	}
+	return nil
+}
 
 // Done is closed when the process has ended and is reaped.
 func (h *Holder) Done() <-chan struct{} { return h.done }

@@ -13,6 +13,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/containerd/cgroups/v3"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/netns"
 )
 
 func TestMain(m *testing.M) {
@@ -24,7 +28,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	case os.Getenv("HOLDER_TEST_SHIM") != "":
-		h, err := Start("x")
+		h, err := Start(Config{ID: "x"})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -37,7 +41,12 @@ func TestMain(m *testing.M) {
 
 func start(t *testing.T) *Holder {
 	t.Helper()
-	h, err := Start("some-id")
+	return startWith(t, Config{ID: "some-id"})
+}
+
+func startWith(t *testing.T, c Config) *Holder {
+	t.Helper()
+	h, err := Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +82,64 @@ func TestHolderHasItsOwnNetwork(t *testing.T) {
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", h.Pid()))
 	if err != nil || string(cmdline) != "xcontainer-holder\x00holder\x00some-id\x00" {
 		t.Errorf("command line %q, %v", cmdline, err)
+	}
+}
+
+func TestNetworkOfSomebodyElse(t *testing.T) {
+	first := start(t)
+	second := startWith(t, Config{ID: "x", NetNS: netns.Of(first.Pid())})
+	want, err := os.Readlink(netns.Of(first.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.Readlink(netns.Of(second.Pid())); err != nil || got != want {
+		t.Errorf("in %q, %v; want %s", got, err, want)
+	}
+	for path, kind := range map[string]error{"/no/such": netns.ErrNotFound, "/dev/null": netns.ErrInvalid} {
+		if h, err := Start(Config{ID: "x", NetNS: path}); !errors.Is(err, kind) {
+			t.Errorf("%s: %v, %v", path, h, err)
+		}
+	}
+}
+
+// TestInCgroup needs a hierarchy of version 2, limits or not.
+func TestInCgroup(t *testing.T) {
+	root := "/sys/fs/cgroup"
+	if cgroups.Mode() == cgroups.Hybrid {
+		root += "/unified"
+	}
+	path := fmt.Sprintf("/xcontainer-holder-test-%d", os.Getpid())
+	err := os.Mkdir(root+path, 0o755)
+	if mode := cgroups.Mode(); mode != cgroups.Unified && mode != cgroups.Hybrid || errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		t.Skipf("no cgroup of version 2 to be made here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(root + path)
+	dir, err := os.Open(root + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	h := startWith(t, Config{ID: "x", Cgroup: dir})
+	defer h.Close()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", h.Pid()))
+	if err != nil || !strings.Contains(string(data), "0::"+path+"\n") {
+		t.Errorf("in %q, %v", data, err)
+	}
+}
+
+func TestOOMScore(t *testing.T) {
+	h := start(t)
+	if err := h.SetOOMScoreAdj(777); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", h.Pid())); err != nil || string(got) != "777\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := h.SetOOMScoreAdj(2000); err == nil {
+		t.Error("2000 is taken")
 	}
 }
 
