@@ -54,11 +54,11 @@ type Settings struct {
 	Root  string
 	Binds []Bind
 
-	MemoryBytes uint64 // whole domain
-	VCPUs       uint32 // in use from the start
-	MaxVCPUs    uint32 // that an update can put to use
-	Weight      uint16 // credit2, 0 = default
-	Cap         uint16 // credit2, percent of one CPU, 0 = none
+	// Limits and the size of the domain that goes with them. MaxVCPUs is how
+	// many virtual CPUs an update can put to use.
+	Limits Limits
+	Size
+	MaxVCPUs uint32
 
 	// Ignored names settings that have no effect, for the log.
 	Ignored []string

@@ -218,7 +218,7 @@ func TestSize(t *testing.T) {
 		{"half a CPU", cpu(1024, 50000, 100000), nil, DefaultMemoryBytes, 0, 1, 0, 50},
 		{"one and a half", cpu(512, 150000, 100000), nil, DefaultMemoryBytes, 0, 2, 128, 150},
 		{"two", cpu(2, 200000, 100000), nil, DefaultMemoryBytes, 0, 2, 1, 0},
-		{"many", cpu(1<<62, 1<<62, 1), nil, DefaultMemoryBytes, 0, 4, 65535, 0},
+		{"many", cpu(1<<62, 1<<43, 1000), nil, DefaultMemoryBytes, 0, 4, 65535, 0},
 		{"default period", cpu(0, 50000, 0), nil, DefaultMemoryBytes, 0, 1, 0, 50},
 		{"annotations", mem(64 << 20), map[string]string{AnnotationMemory: "512M", AnnotationVCPUs: "6"}, 512 << 20, 64 << 20, 6, 0, 0},
 	}
@@ -244,7 +244,7 @@ func TestIgnored(t *testing.T) {
 		s.Process.ApparmorProfile = "p"
 		s.Process.SelinuxLabel = "l"
 		s.Linux.MountLabel = "m"
-		s.Linux.Resources = &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{}}
+		s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Mems: "0"}, BlockIO: &specs.LinuxBlockIO{}}
 	})
 	if err != nil {
 		t.Fatal(err)
