@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/ttrpc"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
-	"github.com/xcontainer/xcontainer/pkg/noxs"
 	"github.com/xcontainer/xcontainer/pkg/xen"
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
 )
@@ -43,6 +42,10 @@ type Config struct {
 	MemoryBytes uint64   // of the whole domain
 	VCPUs       uint32
 	Weight, Cap uint16 // credit2; 0 = Xen's default
+
+	// Disks are virtio block devices, of which there can be MaxDisks, with the
+	// serial numbers disk0, disk1 …
+	Disks []Disk
 
 	// Record hears of the domain's id before anything else can fail.
 	Record func(abi.DomID) error
@@ -97,16 +100,20 @@ func (g *Guest) build(ctx context.Context, c Config) error {
 		return err
 	}
 	defer image.Close()
+	devices, err := layout(c.Disks)
+	if err != nil {
+		return err
+	}
 	dom, err := g.host.Create(ctx, xen.Config{
 		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: cmdline,
 		MemoryKiB: c.MemoryBytes / 1024, VCPUs: c.VCPUs, Weight: c.Weight, Cap: c.Cap,
-		Layout: noxs.Standard(), Created: c.Record, Step: c.Step,
+		Layout: devices, Created: c.Record, Step: c.Step,
 	})
 	if err != nil {
 		return err
 	}
 	g.dom = dom
-	return timed(c.Step, "backend", func() error { return g.startBackend(ctx, c) })
+	return timed(c.Step, "backend", func() error { return g.startBackend(ctx, c, devices) })
 }
 
 // start lets the domain run and meets its agent.

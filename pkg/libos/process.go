@@ -48,9 +48,9 @@ type backendProcess struct {
 	ended    string // how; valid after done
 }
 
-// startBackend runs the domain's back-end and hands it the domain's memory and
-// event channels.
-func (g *Guest) startBackend(ctx context.Context, c Config) error {
+// startBackend runs the domain's back-end and hands it the domain's memory,
+// event channels and disks.
+func (g *Guest) startBackend(ctx context.Context, c Config, devices noxs.Layout) error {
 	logR, logW, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("start the back-end: %w", err)
@@ -77,8 +77,11 @@ func (g *Guest) startBackend(ctx context.Context, c Config) error {
 	if err != nil {
 		return fmt.Errorf("start the back-end: %w", err)
 	}
-	cfg := control.Config{Layout: noxs.Standard(), Wiring: raw}
-	return g.backend.client.Start(ctx, cfg, handles.Privcmd, handles.Evtchn, logW)
+	files := []*os.File{handles.Privcmd, handles.Evtchn, logW}
+	for _, d := range c.Disks {
+		files = append(files, d.File)
+	}
+	return g.backend.client.Start(ctx, control.Config{Layout: devices, Wiring: raw}, files...)
 }
 
 // spawnBackend starts this program in the other role.

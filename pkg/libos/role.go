@@ -36,25 +36,28 @@ func RunBackend() error {
 
 // openDomain maps the domain's shared pages and takes over its event channels.
 func openDomain(cfg control.Config, files []*os.File) (h proc.Handles, err error) {
-	if len(files) != 3 {
+	if len(files) < 3 {
 		closeAll(files...)
-		return h, fmt.Errorf("got %d descriptors, want privcmd, evtchn and console", len(files))
+		return h, fmt.Errorf("got %d descriptors, want privcmd, evtchn, console and disks", len(files))
 	}
-	privcmd, channels, consoleOut := files[0], files[1], files[2]
+	privcmd, channels, consoleOut, disks := files[0], files[1], files[2], files[3:]
+	defer func() {
+		if err != nil {
+			closeAll(files...)
+		}
+	}()
 	// The mapping outlives the descriptor, which nobody needs after it.
 	defer privcmd.Close()
 	var w wiring
 	if err := json.Unmarshal(cfg.Wiring, &w); err != nil {
-		closeAll(channels, consoleOut)
 		return h, fmt.Errorf("decode the wiring: %w", err)
 	}
 	page, pool, ring, _, err := foreign.MapBackend(privcmd, w.Map)
 	if err != nil {
-		closeAll(channels, consoleOut)
 		return h, err
 	}
 	return proc.Handles{
-		Page: page, Pool: pool, Console: ring, ConsoleOut: consoleOut,
+		Page: page, Pool: pool, Console: ring, ConsoleOut: consoleOut, Disks: disks,
 		Events: newEvents(evtchn.New(channels), w),
 	}, nil
 }

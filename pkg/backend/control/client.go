@@ -45,8 +45,8 @@ func NewClient(conn *net.UnixConn) *Client {
 	return c
 }
 
-// Start hands over the configuration and copies of files, at most 8, and
-// returns when the back-end has mapped the domain's memory and given up its
+// Start hands over the configuration and copies of files, at most 16,
+// and returns when the back-end has mapped the domain's memory and given up its
 // privileges. The caller keeps the files. It comes first and once.
 func (c *Client) Start(ctx context.Context, cfg Config, files ...*os.File) error {
 	_, err := c.call(ctx, message{Op: opStart, Config: &cfg}, files...)

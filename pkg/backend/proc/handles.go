@@ -38,6 +38,10 @@ type Handles struct {
 	Pool    []byte // layout.PoolPages pages
 	Console []byte // the console ring's page
 
+	// Disks are for the block devices of the layout, in its order: regular
+	// files or block devices, opened as the layout says and locked.
+	Disks []*os.File
+
 	Events Events
 	// ConsoleOut takes the kernel's log; it may block. A SetWriteDeadline
 	// method is used at the end.

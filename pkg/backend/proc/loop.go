@@ -39,9 +39,12 @@ type device struct {
 func newLoop(p *process, l noxs.Layout) (*loop, error) {
 	lp := &loop{p: p}
 	seen := map[uint32]bool{}
+	disks := p.disks
 	for i, decl := range l.Devices {
 		d := &device{l: lp, index: i, decl: decl}
 		switch {
+		case decl.ID == noxs.DeviceBlock && len(disks) > 0:
+			d.model, disks = disks[0], disks[1:]
 		case seen[decl.ID]:
 		case decl.ID == noxs.DeviceVsock:
 			d.model = p.vsock

@@ -124,10 +124,12 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigWith(t, noxs.Standard()) }
+
+// newRigWith has disks, which are the back-end's from then on.
+func newRigWith(t *testing.T, l noxs.Layout, disks ...*os.File) *rig {
 	t.Helper()
 	goroutines := runtime.NumGoroutine()
-	l := noxs.Standard()
 	l.DoorbellPort = 9
 	for i := range l.Devices {
 		l.Devices[i].Port = uint32(10 + i)
@@ -162,7 +164,7 @@ func newRig(t *testing.T) *rig {
 				for _, f := range files {
 					f.Close()
 				}
-				return proc.Handles{Page: mem, Pool: r.pool, Console: r.console, Events: r.ev, ConsoleOut: r.out}, nil
+				return proc.Handles{Page: mem, Pool: r.pool, Console: r.console, Disks: disks, Events: r.ev, ConsoleOut: r.out}, nil
 			},
 			Logf: t.Logf,
 		})
