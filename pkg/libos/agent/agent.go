@@ -21,13 +21,15 @@ import (
 )
 
 // Config is where an Agent finds its surroundings. All fields are needed but
-// Controllers and StageExe.
+// Controllers, StageExe and Log.
 type Config struct {
 	Exports     string   // directory whose entries are the exports
 	MountPoint  string   // empty directory, for the container's root in its own namespace
 	CgroupRoot  string   // cgroup v2 directory below which the containers' are made
 	Controllers []string // controllers that can limit them
 	StageExe    string   // this program; default /proc/self/exe
+
+	Log func(error) // hears what no answer can say
 
 	Calls   net.Listener // ttrpc; the Agent closes it
 	Streams net.Listener // process streams; the Agent closes it
@@ -36,6 +38,7 @@ type Config struct {
 // Agent runs containers for the host.
 type Agent struct {
 	cfg     Config
+	cgroups *cgroupTree
 	reaper  *reaper
 	streams *streamTable
 	server  *ttrpc.Server
@@ -49,7 +52,8 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.StageExe == "" {
 		cfg.StageExe = "/proc/self/exe"
 	}
-	if err := enableControllers(cfg.CgroupRoot, cfg.Controllers); err != nil {
+	cgroups, err := newCgroupTree(cfg.CgroupRoot, cfg.Controllers)
+	if err != nil {
 		return nil, err
 	}
 	server, err := ttrpc.NewServer()
@@ -58,6 +62,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg:        cfg,
+		cgroups:    cgroups,
 		reaper:     newReaper(),
 		streams:    newStreamTable(),
 		server:     server,

@@ -212,7 +212,7 @@ var refused = []struct {
 	{"sysctl that climbs", func(s *agentapi.Container, _ string) {
 		s.Sysctl = map[string]string{"../self/oom_score_adj": "1"}
 	}, codes.InvalidArgument, "not a parameter's name"},
-	{"limit without a controller", func(s *agentapi.Container, _ string) { s.Resources = &agentapi.Resources{MemoryMax: proto.Int64(1 << 20)} }, codes.Internal, "limit memory.max to 1048576: no such controller"},
+	{"limit without a controller", func(s *agentapi.Container, _ string) { s.Resources = &agentapi.Resources{MemoryMax: proto.Int64(1 << 20)} }, codes.InvalidArgument, "limit memory.max to 1048576: no such controller"},
 	{"cwd is a file", func(s *agentapi.Container, _ string) { s.Process.Cwd = "/etc/passwd" }, codes.Internal, "working directory: make directory /etc/passwd: not a directory"},
 	{"dangling link as a target", func(s *agentapi.Container, root string) {
 		os.Symlink("/nowhere", filepath.Join(root, "link"))
@@ -233,7 +233,7 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-	if dirs, _ := filepath.Glob(filepath.Join(g.cgroup, "container-*")); len(dirs) != 0 {
+	if dirs, _ := filepath.Glob(filepath.Join(g.cgroup, containersDir, "id-*")); len(dirs) != 0 {
 		t.Errorf("cgroups are left: %v", dirs)
 	}
 }

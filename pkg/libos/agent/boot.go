@@ -26,7 +26,7 @@ const (
 )
 
 // controllers limit a container in the guest.
-var controllers = []string{"memory", "pids"}
+var controllers = []string{"cpu", "cpuset", "memory", "pids"}
 
 // maxOpenFiles is the limit of the agent and the highest that a container's
 // process can ask for: fs.nr_open's default.
@@ -92,6 +92,7 @@ func bootAndServe(started time.Duration) error {
 		MountPoint:  mountPoint,
 		CgroupRoot:  cgroupRoot,
 		Controllers: controllers,
+		Log:         complain,
 		Calls:       calls,
 		Streams:     streams,
 	})
@@ -132,12 +133,16 @@ func callHost(started time.Duration) (net.Conn, error) {
 var bootMounts = []struct {
 	source, target, fstype string
 	flags                  uintptr
+	data                   string
 }{
-	{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-	{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID},
-	{"cgroup2", cgroupRoot, "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-	{agentapi.FSTag, agentapi.FSRoot, "virtiofs", 0},
+	{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, ""},
+	// The options that systemd gives a host: a container cannot change its own
+	// limits even where it may write to its cgroups, and what memory.low
+	// protects is protected in the cgroups below too.
+	{"cgroup2", cgroupRoot, "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "nsdelegate,memory_recursiveprot"},
+	{agentapi.FSTag, agentapi.FSRoot, "virtiofs", 0, ""},
 }
 
 // prepareGuest makes the surroundings that an Agent needs.
@@ -151,7 +156,7 @@ func prepareGuest() error {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return fmt.Errorf("make %s: %w", m.target, err)
 		}
-		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, ""); err != nil {
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
 			return fmt.Errorf("mount %s (%s) at %s: %w", m.source, m.fstype, m.target, err)
 		}
 	}

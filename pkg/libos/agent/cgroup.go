@@ -11,15 +11,102 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
+
+// containersDir is the cgroup of all containers, below the guest's root. Its
+// memory.max is what the guest can spare, so that a container without a limit of
+// its own meets that before the kernel and the agent run short.
+const containersDir = "containers"
+
+// agentReserve is what the agent may grow by while containers use all that they
+// can, in bytes.
+const agentReserve = 4 << 20
+
+// minContainers is the least that containers are given, in bytes: below it
+// nothing starts, whatever is reserved.
+const minContainers = 4 << 20
+
+// cgroupTree is the place below which the containers' cgroups are made.
+type cgroupTree struct {
+	path        string
+	controllers []string
+	reserve     uint64 // bytes of the guest's memory that are not the containers'
+}
+
+// newCgroupTree makes the cgroup of all containers below the directory root,
+// with the named controllers.
+func newCgroupTree(root string, controllers []string) (*cgroupTree, error) {
+	t := &cgroupTree{path: filepath.Join(root, containersDir), controllers: controllers}
+	if err := enableControllers(root, controllers); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(t.path, 0o755); err != nil {
+		return nil, fmt.Errorf("make the cgroup of the containers: %w", err)
+	}
+	if err := enableControllers(t.path, controllers); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(controllers, "memory") {
+		return t, nil
+	}
+	m, err := readStats()
+	if err != nil {
+		return nil, err
+	}
+	t.reserve = m.GetMemoryTotal() - min(m.GetMemoryAvailable(), m.GetMemoryTotal()) + agentReserve
+	return t, t.fit(m.GetMemoryTotal())
+}
+
+// fit gives the containers what a guest of total bytes (MemTotal) can spare.
+// Less than they use makes the kernel reclaim, and kill if that is not enough.
+func (t *cgroupTree) fit(total uint64) error {
+	if !slices.Contains(t.controllers, "memory") {
+		return nil
+	}
+	n := max(total-min(t.reserve, total), minContainers)
+	if err := writeCgroup(filepath.Join(t.path, "memory.max"), strconv.FormatUint(n, 10)); err != nil {
+		return fmt.Errorf("limit the memory of all containers: %w", err)
+	}
+	return nil
+}
+
+// enableControllers lets the cgroups below root have limits.
+func enableControllers(root string, names []string) error {
+	for _, name := range names {
+		if err := writeCgroup(filepath.Join(root, "cgroup.subtree_control"), "+"+name); err != nil {
+			return fmt.Errorf("enable cgroup controller %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// writeCgroup writes a file of the kernel's, which must exist.
+func writeCgroup(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(value)
+	return err
+}
 
 // cgroup is the cgroup v2 of one container.
 type cgroup struct {
-	path string
-	dir  *os.File // for CLONE_INTO_CGROUP
+	path        string
+	controllers []string
+	dir         *os.File // for CLONE_INTO_CGROUP
+	oom         oomCounter
+
+	limits sync.Mutex // one change of limits at a time
 }
 
 // removeTries and removePause bound how long a cgroup whose last process has
@@ -29,74 +116,82 @@ const (
 	removePause = 5 * time.Millisecond
 )
 
-// enableControllers lets the cgroups below root have limits.
-func enableControllers(root string, names []string) error {
-	for _, name := range names {
-		file := filepath.Join(root, "cgroup.subtree_control")
-		if err := os.WriteFile(file, []byte("+"+name), 0); err != nil {
-			return fmt.Errorf("enable cgroup controller %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// newCgroup makes a container's cgroup below root with its limits: bytes of
-// memory and a number of processes, 0 for none.
-func newCgroup(root string, controllers []string, id string, memory uint64, pids int64) (*cgroup, error) {
-	c := &cgroup{path: filepath.Join(root, "container-"+id)}
+// make makes a container's cgroup with its limits. Its errors have a status.
+func (t *cgroupTree) make(id string, limits *agentapi.Resources) (*cgroup, error) {
+	c := &cgroup{path: filepath.Join(t.path, id), controllers: t.controllers}
 	if err := os.Mkdir(c.path, 0o755); err != nil {
-		return nil, fmt.Errorf("make cgroup: %w", err)
+		return nil, status.Errorf(codes.Internal, "make cgroup: %v", err)
 	}
-	limits := []struct {
-		controller, file, value string
-		wanted                  bool
-	}{
-		{"memory", "memory.max", strconv.FormatUint(memory, 10), memory > 0},
-		{"pids", "pids.max", strconv.FormatInt(pids, 10), pids > 0},
-	}
-	for _, l := range limits {
-		if !l.wanted {
-			continue
-		}
-		err := os.WriteFile(filepath.Join(c.path, l.file), []byte(l.value), 0)
-		if !slices.Contains(controllers, l.controller) {
-			err = errors.New("no such controller in this guest")
-		}
-		if err != nil {
-			c.remove()
-			return nil, fmt.Errorf("limit %s to %s: %w", l.file, l.value, err)
+	err := c.set(limits)
+	if err == nil {
+		if c.dir, err = os.Open(c.path); err != nil {
+			err = status.Errorf(codes.Internal, "open cgroup: %v", err)
 		}
 	}
-	dir, err := os.Open(c.path)
 	if err != nil {
-		c.remove()
-		return nil, fmt.Errorf("open cgroup: %w", err)
+		_ = c.remove() // the first error is the one that helps
+		return nil, err
 	}
-	c.dir = dir
+	c.oom.open(c.path)
 	return c, nil
 }
 
-// pids are the processes in the cgroup, in the agent's pid namespace.
+// pids are the processes in the cgroup and in those that the container has made
+// below it, by their numbers in the agent's pid namespace and in their order.
 func (c *cgroup) pids() ([]int, error) {
-	b, err := os.ReadFile(filepath.Join(c.path, "cgroup.procs"))
+	var list []int
+	err := filepath.WalkDir(c.path, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil && path == c.path:
+			return err
+		case err != nil || !e.IsDir():
+			return nil // gone meanwhile, or a file
+		}
+		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil && path == c.path {
+			return err
+		}
+		// One below that cannot be read has gone, or is of threads, whose
+		// processes are listed above it.
+		for field := range strings.FieldsSeq(string(b)) {
+			// 0 stands for a process outside this pid namespace.
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+				list = append(list, pid)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	var list []int
-	for field := range strings.FieldsSeq(string(b)) {
-		// 0 stands for a process outside this pid namespace.
-		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
-			list = append(list, pid)
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
+// dirOf opens the cgroup that a process of the container is in. The caller owns
+// the file.
+func (c *cgroup) dirOf(pid int) (*os.File, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(b)) {
+		// 0::/containers/ID/…, of which the part before ID depends on where
+		// the agent's root is.
+		name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		_, below, found := strings.Cut(name+"/", "/"+containersDir+"/"+filepath.Base(c.path)+"/")
+		if ok && found && filepath.IsLocal("./"+below) {
+			return os.Open(filepath.Join(c.path, below))
 		}
 	}
-	return list, nil
+	return nil, fmt.Errorf("process %d is in no cgroup of the container", pid)
 }
 
 // signal sends a signal to every process in the cgroup. SIGKILL reaches also
 // those that fork meanwhile.
 func (c *cgroup) signal(sig unix.Signal) error {
 	if sig == unix.SIGKILL {
-		return os.WriteFile(filepath.Join(c.path, "cgroup.kill"), []byte("1"), 0)
+		return writeCgroup(filepath.Join(c.path, "cgroup.kill"), "1")
 	}
 	pids, err := c.pids()
 	if err != nil {
@@ -117,6 +212,7 @@ func (c *cgroup) remove() error {
 		c.dir.Close()
 		c.dir = nil
 	}
+	c.oom.close()
 	_ = c.signal(unix.SIGKILL)
 	var err error
 	for range removeTries {

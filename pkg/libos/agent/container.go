@@ -29,6 +29,8 @@ type container struct {
 	state    state
 	execs    map[string]*process // nil value: being started
 	killedBy unix.Signal         // what ended an init that had not been started
+
+	oomExplained sync.Once
 }
 
 type state int
@@ -65,10 +67,9 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 	if err != nil {
 		return err
 	}
-	c.cgroup, err = newCgroup(a.cfg.CgroupRoot, a.cfg.Controllers, c.id, uint64(max(spec.GetResources().GetMemoryMax(), 0)), max(spec.GetResources().GetPidsMax(), 0))
-	if err != nil {
+	if c.cgroup, err = a.cgroups.make(c.id, spec.GetResources()); err != nil {
 		io.abandon()
-		return status.Error(codes.Internal, err.Error())
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -188,7 +189,7 @@ func (a *Agent) buildExec(ctx context.Context, c *container, spec *agentapi.Proc
 	p, err := a.spawn(launch{
 		args:   []string{stage.KindExec},
 		cgroup: c.cgroup,
-		join:   c.init.pidfd,
+		join:   c.init,
 		config: spec,
 	}, io)
 	if err != nil {
@@ -239,7 +240,7 @@ func (c *container) signal(execID string, sig unix.Signal, all bool) error {
 	}
 	c.mu.Unlock()
 	if all && execID == "" {
-		err = c.cgroup.signal(sig)
+		err = c.signalAll(sig)
 	} else {
 		err = p.send(sig)
 	}
@@ -252,6 +253,21 @@ func (c *container) signal(execID string, sig unix.Signal, all bool) error {
 		return status.Errorf(codes.Internal, "signal %d: %v", sig, err)
 	}
 	return nil
+}
+
+// signalAll sends a signal to every process of the container.
+func (c *container) signalAll(sig unix.Signal) error {
+	if sig == unix.SIGKILL {
+		c.mu.Lock()
+		c.init.killed.Store(true)
+		for _, p := range c.execs {
+			if p != nil {
+				p.killed.Store(true)
+			}
+		}
+		c.mu.Unlock()
+	}
+	return c.cgroup.signal(sig)
 }
 
 // endsByDefault reports whether the default action of a signal ends a process

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,10 @@ type process struct {
 	stdio *stdio
 	ctl   *stageConn // to the stage, until its exec
 
+	oom       *oomCounter // of its container
+	oomBefore uint64      // that counter when the process was made
+	killed    atomic.Bool // by the host's SIGKILL
+
 	mu     sync.Mutex
 	set    bool // stdio is complete: nothing adds to it any more
 	reaped bool
@@ -42,6 +47,8 @@ type exit struct {
 	status         uint32 // as a shell counts: 128 + signal
 	at             time.Time
 	stdout, stderr uint64
+	oomKills       uint64 // in the container until then
+	oomKilled      bool   // this process was one of them
 }
 
 // running reports whether the end of the process is not known yet.
@@ -59,7 +66,7 @@ type launch struct {
 	args   []string // after the name
 	flags  uintptr  // CLONE_*
 	cgroup *cgroup
-	join   *os.File // pidfd whose pid namespace the stage is born in, or nil
+	join   *process // init of the pid namespace that the stage is born in, or nil
 	config proto.Message
 }
 
@@ -77,7 +84,7 @@ func (a *Agent) spawn(l launch, io *stdio) (*process, error) {
 		return nil, fmt.Errorf("socket to the stage: %w", err)
 	}
 	defer theirs.Close()
-	p := &process{stdio: io, ctl: ours, done: make(chan struct{})}
+	p := &process{stdio: io, ctl: ours, done: make(chan struct{}), oom: &l.cgroup.oom, oomBefore: l.cgroup.oom.count()}
 	if err := a.fork(p, l, theirs); err != nil {
 		ours.Close()
 		io.abandon()
@@ -94,7 +101,7 @@ func (a *Agent) spawn(l launch, io *stdio) (*process, error) {
 func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 	files := []uintptr{p.stdio.child[0].Fd(), p.stdio.child[1].Fd(), p.stdio.child[2].Fd(), ctl.Fd()}
 	if l.join != nil {
-		files = append(files, l.join.Fd())
+		files = append(files, l.join.pidfd.Fd())
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
@@ -118,11 +125,22 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 		}, p.exited)
 		return err
 	}
-	var err error
 	if l.join == nil {
-		err = start()
-	} else {
-		err = inPidNamespace(l.join, start)
+		if err := start(); err != nil {
+			return fmt.Errorf("start the %s stage: %w", l.args[0], err)
+		}
+		return nil
+	}
+	err := inPidNamespace(l.join.pidfd, start)
+	if errors.Is(err, unix.EBUSY) {
+		// A cgroup that hands controllers on to others has no processes of its
+		// own (cgroup-v2.rst): the container's init has moved to one below.
+		var dir *os.File
+		if dir, err = l.cgroup.dirOf(l.join.pid); err == nil {
+			defer dir.Close()
+			attr.Sys.CgroupFD = int(dir.Fd())
+			err = inPidNamespace(l.join.pidfd, start)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("start the %s stage: %w", l.args[0], err)
@@ -153,6 +171,8 @@ func (p *process) exited(ws unix.WaitStatus, at time.Time) {
 	if ws.Signaled() {
 		p.exit.status = 128 + uint32(ws.Signal())
 	}
+	p.exit.oomKills = p.oom.count()
+	p.exit.oomKilled = ws.Signaled() && ws.Signal() == unix.SIGKILL && !p.killed.Load() && p.exit.oomKills > p.oomBefore
 	p.pidfd.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,6 +231,8 @@ func (p *process) expect(ctx context.Context, want stage.Type) error {
 			return nil
 		case ctx.Err() != nil:
 			return status.FromContextError(ctx.Err()).Err()
+		case err != nil && p.oom.count() > p.oomBefore:
+			return status.Errorf(codes.FailedPrecondition, "the process was OOM-killed before it could start (memory limit too low?)")
 		case err == nil:
 			return status.Errorf(codes.Internal, "stage sent frame %q", t)
 		default:
@@ -231,6 +253,9 @@ func (p *process) destroy() {
 // send sends a signal; the error is ESRCH or os.ErrClosed for a process that
 // has ended.
 func (p *process) send(sig unix.Signal) error {
+	if sig == unix.SIGKILL {
+		p.killed.Store(true)
+	}
 	raw, err := p.pidfd.SyscallConn()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +82,8 @@ func (s service) Wait(ctx context.Context, r *agentapi.WaitRequest) (*agentapi.W
 		ExitedAt:    timestamppb.New(e.at),
 		StdoutBytes: e.stdout,
 		StderrBytes: e.stderr,
+		OomKills:    e.oomKills,
+		OomKilled:   e.oomKilled,
 	}, nil
 }
 
@@ -121,12 +124,16 @@ func (s service) Processes(_ context.Context, r *agentapi.ProcessesRequest) (*ag
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.process(""); err != nil {
+	first, err := c.process("")
+	if err != nil {
 		return nil, err
 	}
 	pids, err := c.cgroup.pids()
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
+	}
+	if i := slices.Index(pids, first.pid); i > 0 {
+		pids = slices.Insert(slices.Delete(pids, i, i+1), 0, first.pid)
 	}
 	names := make(map[int]string)
 	c.mu.Lock()

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -150,31 +149,6 @@ func FuzzPreamble(f *testing.F) {
 			t.Errorf("%x was read as %d", b, number)
 		}
 	})
-}
-
-// TestCgroupLimits uses plain files for the kernel's.
-func TestCgroupLimits(t *testing.T) {
-	top := t.TempDir()
-	c, err := newCgroup(top, controllers, "c1", 64<<20, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.dir.Close()
-	for name, want := range map[string]string{"memory.max": "67108864", "pids.max": "100"} {
-		if b, err := os.ReadFile(filepath.Join(c.path, name)); err != nil || string(b) != want {
-			t.Errorf("%s: %q, %v", name, b, err)
-		}
-	}
-	if _, err := newCgroup(top, nil, "c1", 0, 0); err == nil {
-		t.Error("one cgroup for two containers")
-	}
-	if _, err := newCgroup(top, []string{"memory"}, "c2", 0, 5); err == nil || !strings.Contains(err.Error(), "pids.max") {
-		t.Errorf("limit without a controller: %v", err)
-	}
-	os.WriteFile(filepath.Join(c.path, "cgroup.procs"), []byte("1\n22\n0\n"), 0o644)
-	if pids, err := c.pids(); err != nil || len(pids) != 2 || pids[1] != 22 {
-		t.Errorf("pids: %v, %v", pids, err)
-	}
 }
 
 func TestCheckID(t *testing.T) {
