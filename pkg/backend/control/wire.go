@@ -21,7 +21,7 @@ import (
 
 const (
 	maxMessage  = 64 << 10 // bytes of one message
-	maxFiles    = 16       // descriptors beside one message
+	maxFiles    = 8        // descriptors beside one message
 	maxText     = 512      // bytes of an error's text
 	maxName     = 255      // bytes of an export's name
 	sendTimeout = 5 * time.Second
@@ -90,6 +90,10 @@ type Stats struct {
 	ConsoleBytes   uint64 `json:"consoleBytes"`
 	ConsoleDropped uint64 `json:"consoleDropped"`
 	Descriptors    int    `json:"descriptors"` // of the file service
+	ReadBytes      uint64 `json:"readBytes"`   // of files and disks, by the guest
+	WriteBytes     uint64 `json:"writeBytes"`
+	ReadOps        uint64 `json:"readOps"`
+	WriteOps       uint64 `json:"writeOps"`
 	Goroutines     int    `json:"goroutines"`
 	HeapBytes      uint64 `json:"heapBytes"`
 }

@@ -72,7 +72,7 @@ func openShared(cfg control.Config, files []*os.File) (proc.Handles, error) {
 	files[1].Close()
 	return proc.Handles{
 		Page: mem[:4096], Console: mem[4096:8192], Pool: mem[8192:],
-		Events: socketEvents{c}, ConsoleOut: files[2], Disks: files[3:],
+		Events: socketEvents{c}, ConsoleOut: files[2],
 	}, nil
 }
 
@@ -100,12 +100,8 @@ func (e socketEvents) Close() error { return e.c.Close() }
 
 // startConfined runs the back-end as a process of its own.
 func startConfined(t *testing.T) (*rig, *exec.Cmd) {
-	return startConfinedWith(t, noxs.Standard())
-}
-
-// startConfinedWith passes disks on; they stay the caller's.
-func startConfinedWith(t *testing.T, l noxs.Layout, disks ...*os.File) (*rig, *exec.Cmd) {
 	t.Helper()
+	l := noxs.Standard()
 	for i := range l.Devices {
 		l.Devices[i].Port = uint32(10 + i)
 	}
@@ -172,7 +168,7 @@ func startConfinedWith(t *testing.T, l noxs.Layout, disks ...*os.File) (*rig, *e
 		events.Close()
 		consoleR.Close()
 	})
-	if err := r.client.Start(ctx(t), control.Config{Layout: l}, append([]*os.File{memory, theirEvents, consoleW}, disks...)...); err != nil {
+	if err := r.client.Start(ctx(t), control.Config{Layout: l}, memory, theirEvents, consoleW); err != nil {
 		t.Fatal(err)
 	}
 	go r.carry(events)
@@ -254,6 +250,9 @@ func TestConfinedProcess(t *testing.T) {
 	st, err := r.client.Stats(ctx(t))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if st.ReadBytes != uint64(len("content")) || st.ReadOps != 1 || st.WriteBytes != 0 || st.WriteOps != 0 {
+		t.Errorf("one file was read: %+v", st)
 	}
 	t.Logf("%+v", st)
 }

@@ -74,6 +74,13 @@ func (f *files) remove(name string) error {
 	return withErrno(f.fs.Remove(name))
 }
 
+func (f *files) io() vfs.IO {
+	if f == nil {
+		return vfs.IO{}
+	}
+	return f.fs.IO()
+}
+
 func (f *files) descriptors() int {
 	if f == nil {
 		return 0

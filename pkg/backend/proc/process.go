@@ -41,7 +41,6 @@ type process struct {
 	console *console.Console
 	vsock   *vsock.Device
 	files   *files
-	disks   disks
 	loop    *loop
 
 	wg sync.WaitGroup // loop, bridges
@@ -83,9 +82,6 @@ func (p *process) Start(cfg control.Config, fds []*os.File) error {
 		return fmt.Errorf("backend: %w", err)
 	}
 	if p.files, err = newFiles(cfg.Layout, p.o.Logf); err != nil {
-		return fmt.Errorf("backend: %w", err)
-	}
-	if p.disks, err = newDisks(cfg.Layout, h.Disks); err != nil {
 		return fmt.Errorf("backend: %w", err)
 	}
 	if p.o.Confine != nil {
@@ -155,7 +151,6 @@ func (p *process) shutdown() {
 	if p.files != nil {
 		p.files.close()
 	}
-	p.disks.close()
 }
 
 // AddExport implements control.Handler.
@@ -272,6 +267,7 @@ func (p *process) Attach(stream uint64, s *net.UnixConn) {
 func (p *process) Stats() control.Stats {
 	v := p.vsock.Stats()
 	total, dropped := p.console.Counts()
+	io := p.files.io()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return control.Stats{
@@ -279,7 +275,9 @@ func (p *process) Stats() control.Stats {
 		PacketsIn: v.PacketsIn, PacketsOut: v.PacketsOut,
 		ConsoleBytes: total, ConsoleDropped: dropped,
 		Descriptors: p.files.descriptors(),
-		Goroutines:  runtime.NumGoroutine(), HeapBytes: m.HeapInuse,
+		ReadBytes:   io.ReadBytes, WriteBytes: io.WriteBytes,
+		ReadOps: io.ReadOps, WriteOps: io.WriteOps,
+		Goroutines: runtime.NumGoroutine(), HeapBytes: m.HeapInuse,
 	}
 }
 

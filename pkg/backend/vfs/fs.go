@@ -71,6 +71,7 @@ type FS struct {
 
 	nodeTable
 	handleTable
+	io ioCounts
 
 	closeOnce sync.Once
 }

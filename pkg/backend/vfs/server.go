@@ -222,6 +222,7 @@ func (s *Server) data(h header, head []byte, in, out [][]byte) int {
 		InHeader: owner, Fh: fh, Offset: off, Size: uint32(size),
 		WriteFlags: binary.LittleEndian.Uint32(head[60:]),
 	}, part(in, writeInLen, int(size)))
+	s.fs.io.write(int(n), st)
 	if !st.Ok() {
 		return refuse(out, h.unique, st)
 	}
@@ -238,7 +239,9 @@ func (fs *FS) readTo(in *fuse.ReadIn, dst [][]byte) (int, fuse.Status) {
 		return 0, st
 	}
 	defer r.Done()
-	return r.Readv(dst)
+	n, st := r.Readv(dst)
+	fs.io.read(n, st)
+	return n, st
 }
 
 // header is struct fuse_in_header without the caller's ids.
