@@ -21,7 +21,7 @@ import (
 
 const (
 	maxMessage  = 64 << 10 // bytes of one message
-	maxFiles    = 8        // descriptors beside one message
+	maxFiles    = 16       // descriptors beside one message
 	maxText     = 512      // bytes of an error's text
 	maxName     = 255      // bytes of an export's name
 	sendTimeout = 5 * time.Second

@@ -72,7 +72,7 @@ func openShared(cfg control.Config, files []*os.File) (proc.Handles, error) {
 	files[1].Close()
 	return proc.Handles{
 		Page: mem[:4096], Console: mem[4096:8192], Pool: mem[8192:],
-		Events: socketEvents{c}, ConsoleOut: files[2],
+		Events: socketEvents{c}, ConsoleOut: files[2], Disks: files[3:],
 	}, nil
 }
 
@@ -100,8 +100,12 @@ func (e socketEvents) Close() error { return e.c.Close() }
 
 // startConfined runs the back-end as a process of its own.
 func startConfined(t *testing.T) (*rig, *exec.Cmd) {
+	return startConfinedWith(t, noxs.Standard())
+}
+
+// startConfinedWith passes disks on; they stay the caller's.
+func startConfinedWith(t *testing.T, l noxs.Layout, disks ...*os.File) (*rig, *exec.Cmd) {
 	t.Helper()
-	l := noxs.Standard()
 	for i := range l.Devices {
 		l.Devices[i].Port = uint32(10 + i)
 	}
@@ -168,7 +172,7 @@ func startConfined(t *testing.T) (*rig, *exec.Cmd) {
 		events.Close()
 		consoleR.Close()
 	})
-	if err := r.client.Start(ctx(t), control.Config{Layout: l}, memory, theirEvents, consoleW); err != nil {
+	if err := r.client.Start(ctx(t), control.Config{Layout: l}, append([]*os.File{memory, theirEvents, consoleW}, disks...)...); err != nil {
 		t.Fatal(err)
 	}
 	go r.carry(events)

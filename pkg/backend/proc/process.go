@@ -41,6 +41,7 @@ type process struct {
 	console *console.Console
 	vsock   *vsock.Device
 	files   *files
+	disks   disks
 	loop    *loop
 
 	wg sync.WaitGroup // loop, bridges
@@ -82,6 +83,9 @@ func (p *process) Start(cfg control.Config, fds []*os.File) error {
 		return fmt.Errorf("backend: %w", err)
 	}
 	if p.files, err = newFiles(cfg.Layout, p.o.Logf); err != nil {
+		return fmt.Errorf("backend: %w", err)
+	}
+	if p.disks, err = newDisks(cfg.Layout, h.Disks); err != nil {
 		return fmt.Errorf("backend: %w", err)
 	}
 	if p.o.Confine != nil {
@@ -151,6 +155,7 @@ func (p *process) shutdown() {
 	if p.files != nil {
 		p.files.close()
 	}
+	p.disks.close()
 }
 
 // AddExport implements control.Handler.
