@@ -7,8 +7,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,8 @@ type world struct {
 	dom     *xen.Domain
 	root    string
 	sys     system
+	// programs are those in PATH, with what they print.
+	programs map[string]string
 }
 
 func newWorld(t *testing.T) *world {
@@ -55,6 +59,21 @@ func newWorld(t *testing.T) *world {
 			return uint64(pid) << 20, nil
 		},
 		now: func() time.Time { return testNow },
+		output: func(_ context.Context, program string, args ...string) (string, error) {
+			out, ok := w.programs[program]
+			if !ok {
+				return "", fmt.Errorf("run %s: not found", program)
+			}
+			return out, nil
+		},
+		dial:     func(string) error { return nil },
+		feature:  func(string) error { return nil },
+		files:    t.TempDir(),
+		maySweep: func() error { return nil },
+	}
+	w.programs = map[string]string{
+		shimProgram:  shimProgram + ":\n  Version:  " + ownVersion() + "\n  Revision: x\n",
+		"containerd": "containerd github.com/containerd/containerd/v2 v2.3.7 0123abc\n",
 	}
 	return w
 }
@@ -95,7 +114,7 @@ func (w *world) bundle(ns, id string, r *record.Record) {
 func (w *world) run(args ...string) (code int, out, errOut string) {
 	w.Helper()
 	var o, e bytes.Buffer
-	if len(args) > 0 && (args[0] == "ps" || args[0] == "overhead") {
+	if len(args) > 0 && slices.Contains(subcommands[args[0]].options, optRoot) {
 		args = append(args, "--root", w.root)
 	}
 	code = run(context.Background(), args, w.sys, &o, &e)
@@ -253,6 +272,10 @@ func TestErrorsAndUsage(t *testing.T) {
 		{[]string{"frob"}, exitUsage, `no command "frob"`},
 		{[]string{"ps", "now"}, exitUsage, `unexpected argument "now"`},
 		{[]string{"version", "--bad"}, exitUsage, "-bad"},
+		{[]string{"logs"}, exitUsage, "which container?"},
+		{[]string{"logs", "-f", "a", "b"}, exitUsage, `unexpected argument "b"`},
+		{[]string{"sweep", "all"}, exitUsage, `unexpected argument "all"`},
+		{[]string{"ps", "--share", "x"}, exitUsage, "-share"},
 		{[]string{"ps"}, exitError, "xcontainerctl: no Xen to create domains with\n"},
 	} {
 		code, out, errOut := w.run(c.args...)
@@ -270,11 +293,24 @@ func TestErrorsAndUsage(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	w := newWorld(t)
-	if code, out, _ := w.run("version"); code != exitOK || !strings.Contains(out, "Xen 4.17.twin, domctl interface 0x15") {
-		t.Errorf("exit %d, %q", code, out)
+	code, out, _ := w.run("version", "--share", t.TempDir())
+	for _, want := range []string{"Xen 4.17.twin, domctl interface 0x15\n", "shim            " + ownVersion() + "\n", "guest kernel    unknown (", "agent protocol  1\n"} {
+		if code != exitOK || !strings.Contains(out, want) {
+			t.Errorf("exit %d, no %q in\n%s", code, want, out)
+		}
 	}
-	if code, out, _ := w.run("version", "--json"); code != exitOK || !strings.Contains(out, `"domctl": 21`) {
-		t.Errorf("exit %d, %q", code, out)
+	share := t.TempDir()
+	if err := os.WriteFile(filepath.Join(share, manifestFile), []byte(`{"kernel": {"version": "6.12.1-x"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.programs = nil
+	var v versions
+	code, out, _ = w.run("version", "--json", "--share", share)
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatal(err)
+	}
+	if want := (versions{Program: ownVersion(), Kernel: "6.12.1-x", Agent: 1, Xen: "Xen 4.17.twin", Domctl: 0x15}); code != exitOK || v != want {
+		t.Errorf("exit %d, %+v", code, v)
 	}
 }
 

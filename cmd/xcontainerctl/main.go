@@ -2,7 +2,8 @@
 
 // Command xcontainerctl shows what X-Containers are doing on this host, by
 // asking Xen and the shims' records; it needs no daemon. It changes nothing, but
-// for the short-lived domain that `overhead` measures.
+// for the short-lived domain that `overhead` measures and what `sweep --yes`
+// removes.
 package main
 
 import (

@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -147,11 +146,6 @@ func printOverheads(out io.Writer, o overheads) error {
 	return w.Flush()
 }
 
-// realSystem is the machine this program runs on.
-func realSystem() system {
-	return system{openXen: xen.Open, bootGuest: bootGuest, pss: readPSS, now: time.Now}
-}
-
 // realGuest is a guest of pkg/libos.
 type realGuest struct {
 	*libos.Guest
@@ -169,8 +163,17 @@ func bootGuest(ctx context.Context, share string, memoryBytes uint64) (emptyGues
 		RecordBackend: func(int) error { return nil },
 		Step:          func(string, time.Duration) {},
 	}
-	// It never fails; the runtime ends the program instead.
-	_, _ = rand.Read(c.UUID[:])
+	// A handle like a shim's, so that a sweep finds the guest if this program is
+	// killed.
+	self, err := record.Of(os.Getpid())
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	uuid, err := record.NewUUID(self)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	c.UUID = abi.UUID(uuid)
 	g, err := libos.Boot(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
