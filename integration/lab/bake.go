@@ -55,7 +55,7 @@ func bake(ctx context.Context, c *cache.Cache, o Options, d *inputs.Dom0, images
 		if err := os.MkdirAll(payload, 0o700); err != nil {
 			return fmt.Errorf("lab: import images: %w", err)
 		}
-		o.NoXen = true
+		o.NoXen, o.PTI = true, ""
 		m := machine{
 			kvm: haveKVM(), memMB: 2048, cpus: DefaultCPUs, payload: payload,
 			keepDisk: true, shares: map[string]string{"images": images},

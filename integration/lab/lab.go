@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,10 +95,21 @@ func bootRetrying(ctx context.Context, o Options, dir string, m machine, files m
 
 // title names the machine in messages.
 func (o Options) title() string {
+	if o.NoXen && o.PTI != "" {
+		return "the lab without Xen, with page table isolation " + o.PTI
+	}
 	if o.NoXen {
 		return "the lab without Xen"
 	}
 	return "the lab on Xen " + o.Xen
+}
+
+// linuxArgs is what is added to the kernel's command line.
+func (o Options) linuxArgs() string {
+	if o.PTI == "" {
+		return o.LinuxArgs
+	}
+	return strings.TrimSpace("pti=" + o.PTI + " " + o.LinuxArgs)
 }
 
 // Build makes everything that Up would need, without starting the lab.
@@ -115,7 +127,7 @@ func Build(ctx context.Context, o Options) error {
 func (o Options) prepare(ctx context.Context) (machine, map[string]string, error) {
 	m := machine{
 		kvm: haveKVM(), xen: !o.NoXen, memMB: o.MemMB, cpus: o.CPUs,
-		payload: o.Payload, linuxArgs: o.LinuxArgs, xenArgs: o.XenArgs, shares: o.Shares,
+		payload: o.Payload, linuxArgs: o.linuxArgs(), xenArgs: o.XenArgs, shares: o.Shares,
 	}
 	if err := CheckHost(ctx); err != nil {
 		return m, nil, err
@@ -172,7 +184,7 @@ func boot(ctx context.Context, o Options, dir string, m machine, files map[strin
 	go cmd.Wait() // no zombie while this process lives
 	s := &State{
 		Pid: cmd.Process.Pid, Port: m.port, HostKey: hostKey,
-		MemMB: o.MemMB, CPUs: o.CPUs, Payload: o.Payload, Accel: "tcg",
+		MemMB: o.MemMB, CPUs: o.CPUs, Payload: o.Payload, Accel: "tcg", PTI: o.PTI,
 	}
 	if m.kvm {
 		s.Accel = "kvm"
@@ -189,7 +201,34 @@ func boot(ctx context.Context, o Options, dir string, m machine, files map[strin
 		os.Rename(filepath.Join(dir, consoleFile), filepath.Join(dir, failedFile))
 		return nil, errors.Join(err, down(dir, s))
 	}
+	if err := l.checkPTI(ctx, o.PTI); err != nil {
+		return nil, errors.Join(err, l.Down())
+	}
 	return l, nil
+}
+
+// checkPTI makes sure that the kernel does what --pti asked for: a comparison on
+// another machine than it says would be worth nothing.
+func (l *Lab) checkPTI(ctx context.Context, want string) error {
+	if want == "" {
+		return nil
+	}
+	r, err := l.Run(ctx, "grep -m1 ^flags /proc/cpuinfo", nil)
+	if err != nil {
+		return fmt.Errorf("lab: ask for page table isolation: %w", err)
+	}
+	if got := ptiOf(string(r.Stdout)); got != want {
+		return fmt.Errorf("lab: page table isolation is %s although --pti=%s was given", got, want)
+	}
+	return nil
+}
+
+// ptiOf finds Linux's own flag for page table isolation in a line of flags.
+func ptiOf(flags string) string {
+	if slices.Contains(strings.Fields(flags), "pti") {
+		return "on"
+	}
+	return "off"
 }
 
 // wait follows the console until the machine is ready, then connects.

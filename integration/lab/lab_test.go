@@ -202,6 +202,26 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%+v: no error", bad)
 		}
 	}
+	for says, bad := range map[string]Options{
+		"Xen 4.17 and no Xen":   {NoXen: true, Xen: "4.17"},
+		"arguments for Xen":     {NoXen: true, XenArgs: "x"},
+		"use on or off":         {NoXen: true, PTI: "yes"},
+		"--pti=on needs":        {PTI: "on"},
+		"nopti in --linux-args": {NoXen: true, PTI: "on", LinuxArgs: "x=1 nopti"},
+		"pti=off in":            {NoXen: true, PTI: "on", LinuxArgs: "pti=off"},
+		"mitigations=off in":    {NoXen: true, PTI: "on", LinuxArgs: "mitigations=off"},
+	} {
+		if _, err := bad.withDefaults(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v: %v, want %q", bad, err, says)
+		}
+	}
+	o, err = Options{NoXen: true, PTI: "off", LinuxArgs: "x=1"}.withDefaults()
+	if err != nil || o.linuxArgs() != "pti=off x=1" || !strings.Contains(o.title(), "isolation off") {
+		t.Errorf("pti: %q, %q, %v", o.linuxArgs(), o.title(), err)
+	}
+	if ptiOf("flags : fpu pti sse") != "on" || ptiOf("flags : fpu ptigo") != "off" {
+		t.Error("the flag is not read as it should")
+	}
 	t.Chdir("/")
 	if _, err := (Options{}).withDefaults(); !errors.Is(err, ErrNoCheckout) {
 		t.Errorf("outside a checkout: %v", err)

@@ -40,6 +40,9 @@ type Options struct {
 	Xen string
 	// NoXen boots the same dom0 on plain Linux, with no hypervisor.
 	NoXen bool
+	// PTI, "on" or "off", forces Linux's page table isolation; "" leaves it to
+	// the kernel. Only with NoXen: under Xen it is the hypervisor's affair.
+	PTI string
 	// MemMB is the memory of the whole machine in MiB, of which dom0 gets 1024.
 	MemMB int
 	// CPUs is the number of physical CPUs that Xen sees.
@@ -101,6 +104,9 @@ func (o Options) withDefaults() (Options, error) {
 	if !goodLabName.MatchString(o.Name) {
 		return o, fmt.Errorf("lab: name %q: use up to 32 lower-case letters, digits, - and _", o.Name)
 	}
+	if err := o.checkSystem(); err != nil {
+		return o, err
+	}
 	if o.Xen == "" {
 		o.Xen = inputs.DefaultXen
 	}
@@ -127,6 +133,29 @@ func (o Options) withDefaults() (Options, error) {
 		o.Progress = func(string) {}
 	}
 	return o, nil
+}
+
+// checkSystem refuses settings of a hypervisor without one, and the other way
+// round, rather than ignoring them.
+func (o Options) checkSystem() error {
+	switch {
+	case o.NoXen && o.Xen != "":
+		return fmt.Errorf("lab: Xen %s and no Xen at once: give one of --xen and --no-xen", o.Xen)
+	case o.NoXen && o.XenArgs != "":
+		return fmt.Errorf("lab: arguments for Xen without Xen: leave --xen-args or --no-xen out")
+	case o.PTI == "":
+		return nil
+	case o.PTI != "on" && o.PTI != "off":
+		return fmt.Errorf("lab: --pti=%s: use on or off", o.PTI)
+	case !o.NoXen:
+		return fmt.Errorf("lab: --pti=%s needs --no-xen: a dom0 under Xen has no page table isolation of its own", o.PTI)
+	}
+	for _, arg := range strings.Fields(o.LinuxArgs) {
+		if arg == "nopti" || strings.HasPrefix(arg, "pti=") || strings.HasPrefix(arg, "mitigations=") {
+			return fmt.Errorf("lab: --pti=%s and %s in --linux-args: give one of the two", o.PTI, arg)
+		}
+	}
+	return nil
 }
 
 // stateDir is where the running lab's files are: below $XDG_STATE_HOME, named

@@ -36,6 +36,7 @@ type State struct {
 	CPUs    int    `json:"cpus"`
 	Payload string `json:"payload"`
 	Accel   string `json:"accel"`
+	PTI     string `json:"pti,omitempty"` // Options.PTI
 }
 
 // alive reports whether the process of s still runs.

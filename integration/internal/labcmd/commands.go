@@ -18,6 +18,7 @@ func runUp(ctx context.Context, e *env, args []string) (int, error) {
 	o := &e.opt
 	e.flags.StringVar(&o.Xen, "xen", "", "Xen `version` or file (default 4.17)")
 	e.flags.BoolVar(&o.NoXen, "no-xen", false, "boot the same dom0 on plain Linux")
+	e.flags.StringVar(&o.PTI, "pti", "", "`on or off`: Linux's page table isolation, with --no-xen (default the kernel's choice)")
 	e.flags.IntVar(&o.MemMB, "mem", lab.DefaultMemMB, "memory of the whole machine in `MiB`")
 	e.flags.IntVar(&o.CPUs, "cpus", lab.DefaultCPUs, "physical CPUs of the machine")
 	e.flags.StringVar(&o.Payload, "payload", "", "`folder` that is /opt/xcontainer in dom0 (default build/payload)")
@@ -73,6 +74,9 @@ func runStatus(ctx context.Context, e *env, args []string) (int, error) {
 	xen := "Xen " + s.Xen
 	if s.Xen == "" {
 		xen = "no Xen"
+	}
+	if s.PTI != "" {
+		xen += ", page table isolation " + s.PTI
 	}
 	fmt.Printf("running: %s, %d MiB, %d CPUs (%s), QEMU pid %d, SSH port %d\nconsole: %s\npayload: %s\n",
 		xen, s.MemMB, s.CPUs, s.Accel, s.Pid, s.Port, l.ConsolePath(), s.Payload)

@@ -42,6 +42,9 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"logs", "nosuch"}, exitUsage},
 		{[]string{"up", "--mem=1"}, exitFailed},
 		{[]string{"up", "--nosuch"}, exitUsage},
+		{[]string{"up", "--pti=on"}, exitFailed},
+		{[]string{"up", "--no-xen", "--pti=maybe"}, exitFailed},
+		{[]string{"up", "--no-xen", "--xen=4.17"}, exitFailed},
 		{[]string{"exec", "-h"}, 0},
 		{[]string{"exec", "true"}, exitLab}, // not running
 		{[]string{"status"}, exitFailed},

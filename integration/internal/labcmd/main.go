@@ -43,7 +43,7 @@ var errUsage = errors.New("wrong arguments")
 
 func commands() []command {
 	return []command{
-		{"up", "[--xen=VERSION|FILE] [--no-xen] [--mem=MB] [--cpus=N] [--payload=DIR]", "build what is missing and start the lab", runUp},
+		{"up", "[--name=NAME] [--xen=VERSION|FILE] [--no-xen [--pti=on|off]] [--mem=MB] [--cpus=N] [--payload=DIR]", "build what is missing and start the lab", runUp},
 		{"exec", "[-t] [--] CMD [ARG...]", "run a command in dom0, with its input, output and exit code", runExec},
 		{"shell", "", "open a shell on dom0", runShell},
 		{"cp", "SRC DST", "copy a file or folder; lab: before a path means dom0's", runCp},
