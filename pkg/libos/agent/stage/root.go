@@ -15,9 +15,9 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
-// mountRoot makes the container's root of its export, with all its mounts,
-// attached at mountPoint. The descriptor that it returns is the root and is
-// O_PATH; the caller owns it.
+// mountRoot makes the container's root of its export or of its root mounts, with
+// all its mounts, attached at mountPoint. The descriptor that it returns is the
+// root and is O_PATH; the caller owns it.
 func mountRoot(spec *agentapi.Container, exportDir, mountPoint string) (int, error) {
 	// Nothing that is mounted from here on may reach the agent's namespace.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -28,6 +28,24 @@ func mountRoot(spec *agentapi.Container, exportDir, mountPoint string) (int, err
 		return -1, fmt.Errorf("open exports %s: %w", exportDir, err)
 	}
 	defer unix.Close(exports)
+	root, err := openRoot(spec, exports, mountPoint)
+	if err != nil {
+		return -1, err
+	}
+	if err := fillRoot(spec, root, exports, mountPoint); err != nil {
+		unix.Close(root)
+		return -1, err
+	}
+	return root, nil
+}
+
+// openRoot makes the root file system, attached nowhere and without the
+// container's mounts.
+func openRoot(spec *agentapi.Container, exports int, mountPoint string) (int, error) {
+	if list := spec.GetRootMounts(); len(list) > 0 {
+		r := &rootMounts{exports: exports, point: mountPoint}
+		return r.mountAll(list)
+	}
 	root, isDir, err := cloneExport(exports, spec.GetRootfs(), &mountOptions{recursive: true})
 	if err != nil {
 		return -1, fmt.Errorf("root file system: %w", err)
