@@ -54,10 +54,6 @@ func openRoot(spec *agentapi.Container, exports int, mountPoint string) (int, er
 		unix.Close(root)
 		return -1, failf(codes.InvalidArgument, "root file system: export %q is not a directory", spec.GetRootfs())
 	}
-	if err := fillRoot(spec, root, exports, mountPoint); err != nil {
-		unix.Close(root)
-		return -1, err
-	}
 	return root, nil
 }
 
