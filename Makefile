@@ -7,10 +7,13 @@ GO      ?= go
 export CGO_ENABLED := 0
 GOBUILD := $(GO) build -trimpath -ldflags '-s -w'
 
-.PHONY: help deps demo test unit e2e smoke bench lab shim libos payload vet clean
+# The runtime that client-tests tests.
+RUNTIME ?= io.containerd.xcontainer.v2
+
+.PHONY: help deps demo test unit e2e smoke bench client-tests client-tests-short daemons lab shim libos payload vet clean
 
 help:    ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: deps lab payload ## build everything and run a container in the lab
 	@integration/demo.sh
@@ -21,7 +24,7 @@ test: deps unit lab payload ## all tests: unit, then the toolstack and container
 
 unit: vet ## the tests that need no lab: seconds to a few minutes
 	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
-	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./cmd/...
+	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./daemons/... ./cmd/...
 
 vet:     ## gofmt and go vet over both modules
 	@test -z "$$(gofmt -l cmd pkg integration)" || { gofmt -l cmd pkg integration; echo 'run gofmt -w on these files'; exit 1; }
@@ -33,6 +36,15 @@ smoke: deps lab payload ## a short run on Xen 4.20
 		$(GO) -C integration test -count=1 -timeout 30m -v ./conformance/... && \
 	integration/step.sh 'containers on Xen 4.20' env LAB_XEN=4.20 \
 		$(GO) -C integration test -count=1 -timeout 30m -v -run Smoke ./e2e/...
+
+client-tests: deps payload ## containerd's own client tests on real Xen in the lab; RUNTIME=io.containerd.runc.v2 for runc
+	@$(GO) -C integration run ./cmd/clienttests -runtime $(RUNTIME)
+
+client-tests-short: deps payload ## a choice of 20 of them, in minutes
+	@$(GO) -C integration run ./cmd/clienttests -runtime $(RUNTIME) -short
+
+daemons: deps payload ## one container's life with each supported containerd, 1.6 to 2.4
+	@$(GO) -C integration run ./cmd/daemons
 
 bench: deps lab payload ## times of create's steps and of ctr run against runc in the same dom0
 	@$(GO) -C integration run ./cmd/bench

@@ -3,11 +3,9 @@
 package inputs
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -28,11 +26,11 @@ const containerdTags = "no_btrfs,no_zfs"
 
 // Containerd builds containerd's programs and returns the directory they are in.
 func (b *Builder) Containerd(ctx context.Context) (string, error) {
-	goVersion, err := exec.CommandContext(ctx, "go", "env", "GOVERSION").Output()
+	goVersion, err := goVersion(ctx)
 	if err != nil {
-		return "", fmt.Errorf("inputs: ask go for its version: %w", err)
+		return "", err
 	}
-	key := cache.KeyOf(append([]string{ContainerdVersion, containerdTags, strings.TrimSpace(string(goVersion))}, containerdPrograms...)...)
+	key := cache.KeyOf(append([]string{ContainerdVersion, containerdTags, goVersion}, containerdPrograms...)...)
 	return b.cache.Dir(ctx, "containerd", key, func(ctx context.Context, dir string) error {
 		b.step("build containerd " + ContainerdVersion)
 		ldflags := "-s -w -X " + containerdModule + "/version.Version=" + ContainerdVersion
@@ -40,13 +38,9 @@ func (b *Builder) Containerd(ctx context.Context) (string, error) {
 		for _, p := range containerdPrograms {
 			args = append(args, containerdModule+"/cmd/"+p+"@"+ContainerdVersion)
 		}
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = dir // outside any module
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+dir, "GOOS=linux", "GOARCH=amd64", "GOFLAGS=", "GOWORK=off")
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("inputs: build containerd %s: %w: %s", ContainerdVersion, err, lastLines(out.String(), 5))
+		// dir is outside any module.
+		if err := goRun(ctx, dir, []string{"GOBIN=" + dir}, args...); err != nil {
+			return fmt.Errorf("inputs: build containerd %s: %w", ContainerdVersion, err)
 		}
 		for _, p := range containerdPrograms {
 			if _, err := os.Stat(filepath.Join(dir, p)); err != nil {

@@ -273,35 +273,12 @@ func addDebianBase(t *rootfs.Tree) error {
 	return addApp(t, passwd, group)
 }
 
-// arm64True is an ELF program for 64-bit ARM that exits with 0: a header, one
-// loadable segment, and mov x0, #0; mov x8, #93 (exit); svc #0.
+// arm64True is a program for 64-bit ARM that exits with 0: mov x0, #0; mov x8,
+// #93 (exit); svc #0.
 func arm64True() []byte {
-	const (
-		base   = 0x400000
-		header = 64
-		phdr   = 56
-		entry  = header + phdr
-		size   = entry + 12
-	)
-	le := binary.LittleEndian
-	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
-	b = le.AppendUint16(b, uint16(elf.ET_EXEC))
-	b = le.AppendUint16(b, uint16(elf.EM_AARCH64))
-	b = le.AppendUint32(b, uint32(elf.EV_CURRENT))
-	b = le.AppendUint64(b, base+entry)
-	b = le.AppendUint64(b, header) // program headers
-	b = le.AppendUint64(b, 0)      // no section headers
-	b = le.AppendUint32(b, 0)
-	for _, v := range []uint16{header, phdr, 1, 0, 0, 0} {
-		b = le.AppendUint16(b, v)
-	}
-	b = le.AppendUint32(b, uint32(elf.PT_LOAD))
-	b = le.AppendUint32(b, uint32(elf.PF_R|elf.PF_X))
-	for _, v := range []uint64{0, base, base, size, size, 0x10000} {
-		b = le.AppendUint64(b, v)
-	}
+	var code []byte
 	for _, ins := range []uint32{0xd2800000, 0xd2800ba8, 0xd4000001} {
-		b = le.AppendUint32(b, ins)
+		code = binary.LittleEndian.AppendUint32(code, ins)
 	}
-	return b
+	return tinyELF(elf.EM_AARCH64, code)
 }

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// daemons runs one container's life with each supported containerd, in one lab.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/xcontainer/xcontainer/integration/daemons"
+	"github.com/xcontainer/xcontainer/integration/lab"
+)
+
+// labName keeps this machine apart from others.
+const labName = "daemons"
+
+func main() {
+	only := flag.String("only", "", "try only these release `lines`, like 1.6,2.4")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	ok, err := run(ctx, *only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "daemons:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+// run tries the daemons and reports whether no check failed.
+func run(ctx context.Context, only string) (bool, error) {
+	ds, err := choose(only)
+	if err != nil {
+		return false, err
+	}
+	checkout, err := lab.FindCheckout("..") // integration is a module of its own
+	if err != nil {
+		return false, err
+	}
+	begin := time.Now()
+	say := func(format string, args ...any) {
+		fmt.Printf("[%4.0fs] %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
+	}
+	o := lab.Options{
+		Checkout: checkout, Name: os.Getenv(lab.EnvName), Xen: os.Getenv("LAB_XEN"),
+		Progress: func(what string) { say("%s", what) },
+	}
+	if o.Name == "" {
+		o.Name = labName
+	}
+	t, err := daemons.Run(ctx, o, ds, filepath.Join(checkout, "build", labName), say)
+	if err != nil {
+		// A run that did not get to its end has failed, whatever it counted.
+		t.Failed = max(t.Failed, 1)
+		fmt.Fprintln(os.Stderr, "daemons:", err)
+	}
+	fmt.Println(t)
+	return t.Failed == 0, nil
+}
+
+// choose returns the named daemons, or all.
+func choose(only string) ([]daemons.Daemon, error) {
+	if only == "" {
+		return daemons.All, nil
+	}
+	var ds []daemons.Daemon
+	for name := range strings.SplitSeq(only, ",") {
+		i := slices.IndexFunc(daemons.All, func(d daemons.Daemon) bool { return d.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-only: no daemon %q", name)
+		}
+		ds = append(ds, daemons.All[i])
+	}
+	return ds, nil
+}
