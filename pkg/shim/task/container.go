@@ -38,9 +38,16 @@ type container struct {
 	guestClosed chan struct{}
 	closeOnce   sync.Once
 
+	gate     *gate
+	updating chan struct{} // holds a token during an update
+	ooms     ooms
+	numbers  statsCache
+
 	mu     sync.Mutex
-	execs  map[string]*process // guarded by mu
-	ending bool                // guarded by mu: init has ended or is about to; nothing starts any more
+	execs  map[string]*process     // guarded by mu
+	ending bool                    // guarded by mu: init has ended or is about to; nothing starts any more
+	limits bundle.Limits           // guarded by mu
+	pids   []*agentapi.ProcessInfo // guarded by mu: the last answer, without init
 
 	recordMu sync.Mutex
 	record   record.Record // guarded by recordMu
@@ -57,6 +64,8 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 		id:          r.ID,
 		bundle:      r.Bundle,
 		guestClosed: make(chan struct{}),
+		gate:        newGate(),
+		updating:    make(chan struct{}, 1),
 		execs:       make(map[string]*process),
 	}
 	logger := log.G(ctx).WithField("id", r.ID)
@@ -83,6 +92,7 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	for _, what := range settings.Ignored {
 		logger.Warnf("ignored: %s", what)
 	}
+	c.limits = settings.Limits
 	settings.Container.Process.Terminal = r.Terminal
 	c.init = newProcess(c, "", stdio.Config{
 		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
@@ -124,6 +134,7 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	})
 	go c.watchHolder()
 	go c.watchInit()
+	go c.watchOOM()
 	return c, nil
 }
 
@@ -218,8 +229,12 @@ func (c *container) create(ctx context.Context, s *bundle.Settings, binds []sour
 		}
 	}
 	defer c.steps.time("process create")()
-	_, err := c.guest.Agent().CreateContainer(ctx, &agentapi.CreateContainerRequest{Id: c.id, Container: s.Container})
-	return fromAgent(err)
+	r, err := c.guest.Agent().CreateContainer(ctx, &agentapi.CreateContainerRequest{Id: c.id, Container: s.Container})
+	if err != nil {
+		return fromAgent(err)
+	}
+	c.init.setGuestPID(r.Pid)
+	return nil
 }
 
 // cause replaces the error of a call into a guest that has ended by its reason.

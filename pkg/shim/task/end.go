@@ -22,10 +22,14 @@ const (
 	teardownTimeout = 30 * time.Second // all of the clean-up
 	execsTimeout    = drainTimeout + 2*time.Second
 	signalTimeout   = 5 * time.Second  // the agent's answer to a signal
+	resizeTimeout   = 5 * time.Second  // and to a terminal's new size
 	killTimeout     = 30 * time.Second // init's end after SIGKILL
 	termTimeout     = 10 * time.Second // init's end after its holder's other signals
 	deathTimeout    = 5 * time.Second  // the reason, when a guest's agent is gone
 )
+
+// maxSignal is the last one that Linux has.
+const maxSignal = 64
 
 // wait waits for the end of a process. The response is nil if the guest ended
 // or the process was given up.
@@ -75,6 +79,9 @@ func (c *container) destroy() {
 // execs, exit event, and only then what takes long.
 func (c *container) watchInit() {
 	r, e := c.wait(c.init)
+	if err := c.thaw(); err != nil {
+		log.L.WithError(err).WithField("id", c.id).Warn("resume of a container that has ended")
+	}
 	c.mu.Lock()
 	c.ending = true
 	execs := make([]*process, 0, len(c.execs))
@@ -84,11 +91,13 @@ func (c *container) watchInit() {
 	c.mu.Unlock()
 
 	if r != nil {
+		c.reportOOMOf(r)
 		c.init.drain(context.Background(), r)
 	}
 	c.init.closeIO()
 	c.endExecs(execs)
 	c.holder.Close()
+	c.endOOM()
 	c.init.finish(e, true)
 
 	ctx, cancel := context.WithTimeout(context.Background(), teardownTimeout)
@@ -146,22 +155,46 @@ func (c *container) watchHolder() {
 	}
 }
 
+// callOrKeep makes a call of the agent, at the next Resume if the guest is paused.
+func (c *container) callOrKeep(ctx context.Context, key string, do func(context.Context) error) error {
+	leave, ok := c.gate.enterOrKeep(key, func() {
+		if err := do(context.Background()); err != nil && !errdefs.IsNotFound(err) {
+			log.L.WithError(err).WithField("id", c.id).Warnf("%s, which waited for the end of a pause", key)
+		}
+	})
+	if !ok {
+		return nil
+	}
+	defer leave()
+	return do(ctx)
+}
+
 // signal sends a signal to a process, or with all to every one of the container.
-// SIGKILL for init ends it in any case.
+// SIGKILL for init ends it in any case. Other signals wait while the container is
+// paused.
 func (c *container) signal(ctx context.Context, p *process, sig uint32, all bool) error {
 	st, _ := p.current()
 	switch {
+	case sig > maxSignal:
+		return fmt.Errorf("signal %d does not exist: %w", sig, errdefs.ErrInvalidArgument)
 	case st == stopped:
-		return notFound("%s has ended already", p)
+		return notFound("%s: process already finished", p)
 	case p.execID != "" && st == created:
 		return precondition("%s is not started", p)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signalTimeout)
-	defer cancel()
-	_, err := c.guest.Agent().Signal(ctx, &agentapi.SignalRequest{Id: c.id, ExecId: p.execID, Signal: sig, All: all})
-	err = fromAgent(err)
+	send := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signalTimeout)
+		defer cancel()
+		_, err := c.guest.Agent().Signal(ctx, &agentapi.SignalRequest{Id: c.id, ExecId: p.execID, Signal: sig, All: all})
+		return fromAgent(err)
+	}
 	if p.execID != "" || syscall.Signal(sig) != syscall.SIGKILL {
-		return err
+		return c.callOrKeep(ctx, fmt.Sprintf("signal/%s/%d/%t", p.execID, sig, all), send)
+	}
+	// A paused guest runs for a moment, so that what it holds of files is not lost.
+	err := c.thaw()
+	if err == nil {
+		err = send(ctx)
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
 		log.L.WithError(err).WithField("id", c.id).Warn("the agent does not take SIGKILL; the domain is destroyed")
@@ -184,6 +217,9 @@ func (c *container) signal(ctx context.Context, p *process, sig uint32, all bool
 func (c *container) delete(ctx context.Context) error {
 	switch st, _ := c.init.current(); st {
 	case starting, running:
+		if c.paused() != nil {
+			return precondition("container %s is paused; kill it with SIGKILL, or resume and stop it first", c.id)
+		}
 		return precondition("container %s is running; stop it first", c.id)
 	case created:
 		if err := c.signal(ctx, c.init, uint32(syscall.SIGKILL), false); err != nil && !errdefs.IsNotFound(err) {

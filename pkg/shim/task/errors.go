@@ -19,9 +19,9 @@ import (
 const maxErrorText = 2048
 
 // toRPC gives an error the code by which containerd and its clients know it, in
-// one line and without structure: clients would show the parts again. What is
-// not supported is an invalid argument: NotImplemented would make containerd ask
-// again with version 2 of the service.
+// one line and without structure: clients would show the parts again. A setting
+// that is not supported is an invalid argument: NotImplemented from Create would
+// make containerd ask again with version 2 of the service.
 func toRPC(err error) error {
 	if err == nil {
 		return nil
@@ -88,5 +88,5 @@ func precondition(format string, args ...any) error {
 }
 
 func notImplemented(what string) error {
-	return toRPC(fmt.Errorf("%s is not supported yet: %w", what, errdefs.ErrNotImplemented))
+	return fmt.Errorf("%s is not supported yet: %w", what, errdefs.ErrNotImplemented)
 }

@@ -75,6 +75,7 @@ type process struct {
 	mu         sync.Mutex
 	state      state
 	startDone  chan struct{} // guarded by mu; closed when the state is starting no more
+	guest      uint32        // guarded by mu: the pid in the guest, as the guest says
 	io         *stdio.IO     // guarded by mu; nil before the process has streams
 	closeStdin bool          // guarded by mu; CloseIO came before io
 	exit       exit          // guarded by mu; valid when stopped
@@ -99,6 +100,39 @@ func (p *process) eventID() string {
 		return p.c.id
 	}
 	return p.execID
+}
+
+// pid is the process's for clients: the holder's for init, and for an exec, once
+// it has started, one that no other process of this host has.
+func (p *process) pid() uint32 {
+	if p.execID == "" {
+		return p.c.pid()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pidLocked()
+}
+
+func (p *process) pidLocked() uint32 {
+	switch {
+	case p.execID == "":
+		return p.c.pid()
+	case p.guest == 0:
+		return 0
+	}
+	return guestPID(p.guest)
+}
+
+func (p *process) guestPID() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.guest
+}
+
+func (p *process) setGuestPID(pid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.guest = pid
 }
 
 func (p *process) current() (state, exit) {
@@ -166,7 +200,7 @@ func (p *process) finish(e exit, publish bool) {
 		p.c.s.Events.Publish(topicExit, &events.TaskExit{
 			ContainerID: p.c.id,
 			ID:          p.eventID(),
-			Pid:         p.c.pid(),
+			Pid:         p.pidLocked(),
 			ExitStatus:  e.status,
 			ExitedAt:    timestamppb.New(e.at),
 		})
@@ -220,7 +254,7 @@ func (p *process) drain(ctx context.Context, r *agentapi.WaitResponse) {
 	if sio == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	ctx, cancel := p.c.gate.timeout(ctx, drainTimeout)
 	defer cancel()
 	if err := sio.Drain(ctx, r.StdoutBytes, r.StderrBytes); err != nil {
 		log.L.WithError(err).Warnf("%s: output lost", p)
@@ -230,7 +264,9 @@ func (p *process) drain(ctx context.Context, r *agentapi.WaitResponse) {
 // watchExec waits for the end of an exec that has started.
 func (p *process) watchExec() {
 	r, e := p.c.wait(p)
+	p.c.gate.settle()
 	if r != nil {
+		p.c.reportOOMOf(r)
 		p.drain(context.Background(), r)
 	} else {
 		p.closeIO()
@@ -258,6 +294,11 @@ func (p *process) resize(ctx context.Context, rows, columns uint32) error {
 	if st == stopped {
 		return notFound("%s has ended", p)
 	}
-	_, err := p.c.guest.Agent().Resize(ctx, &agentapi.ResizeRequest{Id: p.c.id, ExecId: p.execID, Rows: rows, Columns: columns})
-	return fromAgent(err)
+	do := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, resizeTimeout)
+		defer cancel()
+		_, err := p.c.guest.Agent().Resize(ctx, &agentapi.ResizeRequest{Id: p.c.id, ExecId: p.execID, Rows: rows, Columns: columns})
+		return fromAgent(err)
+	}
+	return p.c.callOrKeep(ctx, "resize/"+p.execID, do)
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
-	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"google.golang.org/protobuf/proto"
@@ -29,6 +28,9 @@ const (
 	topicStart       = "/tasks/start"
 	topicExecAdded   = "/tasks/exec-added"
 	topicExecStarted = "/tasks/exec-started"
+	topicPaused      = "/tasks/paused"
+	topicResumed     = "/tasks/resumed"
+	topicOOM         = "/tasks/oom"
 	topicExit        = "/tasks/exit"
 	topicDelete      = "/tasks/delete"
 )
@@ -88,7 +90,7 @@ func (s *Service) process(id, execID string) (*process, error) {
 // Create boots the domain and makes the container in it, not yet running.
 func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
 	if r.Checkpoint != "" {
-		return nil, notImplemented("restoring a checkpoint")
+		return nil, toRPC(notImplemented("restoring a checkpoint"))
 	}
 	s.mu.Lock()
 	_, exists := s.containers[r.ID]
@@ -116,7 +118,7 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 
 // Start lets init or an exec run.
 func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
-	c, err := s.container(r.ID)
+	p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}
@@ -124,14 +126,14 @@ func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	if r.ExecID == "" {
-		err = c.start(ctx)
+		err = p.c.start(ctx)
 	} else {
-		err = c.startExec(ctx, r.ExecID)
+		err = p.c.startExec(ctx, r.ExecID)
 	}
 	if err != nil {
 		return nil, toRPC(err)
 	}
-	return &taskapi.StartResponse{Pid: c.pid()}, nil
+	return &taskapi.StartResponse{Pid: p.pid()}, nil
 }
 
 // Exec adds a process to a container; Start starts it.
@@ -183,7 +185,7 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 		delete(s.containers, r.ID)
 	}
 	_, e := p.current()
-	resp := &taskapi.DeleteResponse{Pid: c.pid(), ExitStatus: e.status, ExitedAt: timestamp(e.at)}
+	resp := &taskapi.DeleteResponse{Pid: p.pid(), ExitStatus: e.status, ExitedAt: timestamp(e.at)}
 	if r.ExecID == "" {
 		s.Events.Publish(topicDelete, &events.TaskDelete{
 			ContainerID: c.id, ID: c.id, Pid: resp.Pid, ExitStatus: resp.ExitStatus, ExitedAt: resp.ExitedAt,
@@ -203,17 +205,14 @@ func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.St
 		ID:         r.ID,
 		ExecID:     r.ExecID,
 		Bundle:     p.c.bundle,
-		Pid:        p.c.pid(),
-		Status:     st.status(),
+		Pid:        p.pid(),
+		Status:     p.c.status(st),
 		Stdin:      p.stdio.Stdin,
 		Stdout:     p.stdio.Stdout,
 		Stderr:     p.stdio.Stderr,
 		Terminal:   p.stdio.Terminal,
 		ExitStatus: e.status,
 		ExitedAt:   timestamp(e.at),
-	}
-	if p.execID != "" && st == created {
-		resp.Pid = 0
 	}
 	return resp, nil
 }
@@ -269,16 +268,6 @@ func (s *Service) ResizePty(ctx context.Context, r *taskapi.ResizePtyRequest) (*
 	return &emptypb.Empty{}, nil
 }
 
-// Pids lists the task's processes on the host: its holder. Pids of the guest
-// mean nothing there.
-func (s *Service) Pids(_ context.Context, r *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, toRPC(err)
-	}
-	return &taskapi.PidsResponse{Processes: []*tasktypes.ProcessInfo{{Pid: c.pid()}}}, nil
-}
-
 // Connect tells a daemon that was restarted who serves the container.
 func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
 	c, err := s.container(r.ID)
@@ -328,31 +317,6 @@ func (s *Service) Close(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-}
-
-// Pause is not built yet.
-func (s *Service) Pause(context.Context, *taskapi.PauseRequest) (*emptypb.Empty, error) {
-	return nil, notImplemented("pause")
-}
-
-// Resume is not built yet.
-func (s *Service) Resume(context.Context, *taskapi.ResumeRequest) (*emptypb.Empty, error) {
-	return nil, notImplemented("resume")
-}
-
-// Checkpoint is not built yet.
-func (s *Service) Checkpoint(context.Context, *taskapi.CheckpointTaskRequest) (*emptypb.Empty, error) {
-	return nil, notImplemented("checkpoint")
-}
-
-// Update is not built yet.
-func (s *Service) Update(context.Context, *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
-	return nil, notImplemented("update of resources")
-}
-
-// Stats is not built yet.
-func (s *Service) Stats(context.Context, *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
-	return nil, notImplemented("stats")
 }
 
 // timestamp is nil for the zero time, as clients expect of what has not ended.

@@ -15,8 +15,12 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
-// startTimeout bounds a start, which waits for an exec(2) in the guest.
-const startTimeout = time.Minute
+const (
+	// startTimeout bounds a start, which waits for an exec(2) in the guest.
+	startTimeout = time.Minute
+	// removeTimeout bounds the agent's forgetting of a process.
+	removeTimeout = 10 * time.Second
+)
 
 // start lets the container's init go.
 func (c *container) start(ctx context.Context) error {
@@ -60,6 +64,9 @@ func (c *container) endFailed(ctx context.Context) {
 
 // addExec makes p known, before it runs.
 func (c *container) addExec(p *process) error {
+	if err := c.paused(); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
@@ -89,12 +96,18 @@ func (c *container) beginExec(execID string) (*process, error) {
 }
 
 func (c *container) startExec(ctx context.Context, execID string) error {
+	leave, ok := c.gate.enter()
+	if !ok {
+		return c.errPaused()
+	}
+	defer leave()
 	p, err := c.beginExec(execID)
 	if err != nil {
 		return err
 	}
+	var r *agentapi.ExecResponse
 	if err = p.openIO(ctx); err == nil {
-		_, err = c.guest.Agent().Exec(ctx, &agentapi.ExecRequest{Id: c.id, ExecId: execID, Process: p.spec})
+		r, err = c.guest.Agent().Exec(ctx, &agentapi.ExecRequest{Id: c.id, ExecId: execID, Process: p.spec})
 		err = fromAgent(err)
 	}
 	if err != nil {
@@ -103,8 +116,9 @@ func (c *container) startExec(ctx context.Context, execID string) error {
 		p.failed()
 		return err
 	}
+	p.setGuestPID(max(r.Pid, 1))
 	p.started(func() {
-		c.s.Events.Publish(topicExecStarted, &events.TaskExecStarted{ContainerID: c.id, ExecID: execID, Pid: c.pid()})
+		c.s.Events.Publish(topicExecStarted, &events.TaskExecStarted{ContainerID: c.id, ExecID: execID, Pid: p.pidLocked()})
 	})
 	go p.watchExec()
 	return nil
@@ -126,11 +140,17 @@ func (c *container) deleteExec(ctx context.Context, p *process) error {
 	c.mu.Unlock()
 	p.closeIO()
 	p.finish(exit{exitKilled, time.Now()}, false)
-	if st == stopped && !ending {
+	if st != stopped || ending {
+		return nil
+	}
+	err := c.callOrKeep(ctx, "remove/"+p.execID, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+		defer cancel()
 		_, err := c.guest.Agent().Remove(ctx, &agentapi.RemoveRequest{Id: c.id, ExecId: p.execID})
-		if err = fromAgent(err); err != nil && !errdefs.IsNotFound(err) {
-			log.G(ctx).WithError(err).WithField("id", c.id).Warnf("%s: the agent does not forget it", p)
-		}
+		return fromAgent(err)
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		log.G(ctx).WithError(err).WithField("id", c.id).Warnf("%s: the agent does not forget it", p)
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type agent struct {
 	streams   map[uint64]*net.UnixConn // guarded by mu: offered, not yet taken
 	processes map[string]*process      // guarded by mu; init is ""
 	synced    bool                     // guarded by mu
+	nextPID   uint32                   // guarded by mu
+	limits    limits
 
 	hung     chan struct{}
 	hangOnce sync.Once
@@ -38,6 +40,7 @@ func newAgent(g *Guest) *agent {
 		g:         g,
 		streams:   make(map[uint64]*net.UnixConn),
 		processes: make(map[string]*process),
+		limits:    newLimits(),
 		hung:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 	}
@@ -151,11 +154,7 @@ func (a *agent) CreateContainer(_ context.Context, r *agentapi.CreateContainerRe
 	if err := lookup(c.Process.Args); err != nil {
 		return nil, err
 	}
-	p := newProcess(a, c.Process)
-	a.mu.Lock()
-	a.processes[""] = p
-	a.mu.Unlock()
-	return &agentapi.CreateContainerResponse{Pid: 1}, nil
+	return &agentapi.CreateContainerResponse{Pid: a.add("", newProcess(a, c.Process))}, nil
 }
 
 // StartContainer implements agentapi.AgentService.
@@ -193,10 +192,17 @@ func (a *agent) Exec(_ context.Context, r *agentapi.ExecRequest) (*agentapi.Exec
 	if err := p.start(); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
+	return &agentapi.ExecResponse{Pid: a.add(r.ExecId, p)}, nil
+}
+
+// add makes a process known and gives it a number.
+func (a *agent) add(execID string, p *process) uint32 {
 	a.mu.Lock()
-	a.processes[r.ExecId] = p
-	a.mu.Unlock()
-	return &agentapi.ExecResponse{Pid: 2}, nil
+	defer a.mu.Unlock()
+	a.nextPID++
+	p.pid = a.nextPID
+	a.processes[execID] = p
+	return p.pid
 }
 
 // Wait implements agentapi.AgentService.
@@ -218,9 +224,11 @@ func (a *agent) Wait(ctx context.Context, r *agentapi.WaitRequest) (*agentapi.Wa
 		<-a.stopped
 	default:
 	}
-	return &agentapi.WaitResponse{
+	resp := &agentapi.WaitResponse{
 		ExitStatus: p.status, ExitedAt: timestamppb.Now(), StdoutBytes: p.outBytes, StderrBytes: p.errBytes,
-	}, nil
+	}
+	resp.OomKills, resp.OomKilled = a.limits.ooms(r.ExecId)
+	return resp, nil
 }
 
 // Signal implements agentapi.AgentService.
@@ -248,11 +256,6 @@ func (a *agent) Resize(_ context.Context, r *agentapi.ResizeRequest) (*agentapi.
 		return nil, errgrpc.ToGRPC(err)
 	}
 	return &agentapi.ResizeResponse{}, nil
-}
-
-// Processes implements agentapi.AgentService.
-func (a *agent) Processes(context.Context, *agentapi.ProcessesRequest) (*agentapi.ProcessesResponse, error) {
-	return nil, errgrpc.ToGRPC(errdefs.ErrNotImplemented)
 }
 
 // Remove implements agentapi.AgentService.
@@ -288,9 +291,4 @@ func (a *agent) Sync(context.Context, *agentapi.SyncRequest) (*agentapi.SyncResp
 		}
 	}
 	return &agentapi.SyncResponse{}, nil
-}
-
-// Stats implements agentapi.AgentService.
-func (a *agent) Stats(context.Context, *agentapi.StatsRequest) (*agentapi.StatsResponse, error) {
-	return nil, errgrpc.ToGRPC(errdefs.ErrNotImplemented)
 }

@@ -25,6 +25,7 @@ type process struct {
 	in   *net.UnixConn
 	out  [2]*net.UnixConn
 	pty  console.Console
+	pid  uint32 // as the agent has it
 
 	// valid after ended
 	ended              chan struct{}
