@@ -53,6 +53,9 @@ type Settings struct {
 	// Root is the absolute host path of the root file system.
 	Root  string
 	Binds []Bind
+	// HostMounts: block images of the root file system are mounted here and not
+	// in the guest.
+	HostMounts bool
 
 	// Limits and the size of the domain that goes with them. MaxVCPUs is how
 	// many virtual CPUs an update can put to use.
@@ -129,6 +132,7 @@ func Parse(data []byte, dir string, cpus int) (*Settings, error) {
 	for _, step := range []func(*specs.Spec) error{
 		s.refuse,
 		func(spec *specs.Spec) error { return s.root(spec, dir) },
+		s.disks,
 		s.process,
 		s.mounts,
 		s.namespaces,

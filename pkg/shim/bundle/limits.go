@@ -45,6 +45,7 @@ type Limits struct {
 	fixedVCPUs  bool   // limits do not change that
 	fixedMemory uint64 // bytes of the whole domain, whatever the limit; 0 = it follows
 	room        uint64 // bytes of the whole domain without a limit
+	devices     uint64 // bytes for devices on top of that, or of the limit
 }
 
 // Size is what of a domain follows its container's limits.
@@ -68,6 +69,7 @@ func (l Limits) Size() Size {
 	if l.memory > 0 {
 		s.MemoryBytes = max(uint64(l.memory)+OverheadBytes, minMemoryBytes)
 	}
+	s.MemoryBytes += l.devices
 	if l.fixedMemory != 0 {
 		s.MemoryBytes = l.fixedMemory
 	}
@@ -118,7 +120,7 @@ func (l Limits) Apply(r *specs.LinuxResources) (next Limits, tell *agentapi.Reso
 	}
 	if l.memory > 0 && a.memory == 0 {
 		// A container that loses its limit keeps the room it has.
-		a.room = max(a.room, l.Size().MemoryBytes)
+		a.room = max(a.room, l.Size().MemoryBytes-l.devices)
 	}
 	return a.Limits, a.tell, a.ignored, nil
 }
