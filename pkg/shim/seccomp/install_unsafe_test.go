@@ -22,10 +22,13 @@ import (
 // becomes the command in its arguments.
 const childEnv = "SECCOMP_TEST_PROFILE"
 
+// failed is the exit status of a child that has no filter.
+const failed = 99
+
 func TestMain(m *testing.M) {
 	if p := os.Getenv(childEnv); p != "" {
 		fmt.Fprintln(os.Stderr, child(p))
-		os.Exit(125)
+		os.Exit(failed)
 	}
 	os.Exit(m.Run())
 }
@@ -66,7 +69,7 @@ func under(t *testing.T, p *specs.LinuxSeccomp, command string) (string, syscall
 		t.Fatal(err)
 	}
 	ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if ws.Exited() && ws.ExitStatus() == 125 {
+	if ws.Exited() && ws.ExitStatus() == failed {
 		t.Fatalf("no filter was installed: %s", out)
 	}
 	return string(out), ws
