@@ -124,8 +124,8 @@ func (a *Agent) find(id string) (*container, error) {
 	return c, nil
 }
 
-// sync writes back what the guest holds of its exports. They are one file
-// system: every bind mount of a container is a part of it.
+// sync writes back what the guest holds of its exports and disks. The exports
+// are one file system: every bind mount of a container is a part of it.
 func (a *Agent) sync() error {
 	f, err := os.Open(a.cfg.Exports)
 	if err != nil {
@@ -135,7 +135,7 @@ func (a *Agent) sync() error {
 	if err := unix.Syncfs(int(f.Fd())); err != nil {
 		return fmt.Errorf("sync exports: %w", err)
 	}
-	return nil
+	return a.syncDisks()
 }
 
 // readStats reads the guest's memory, in bytes, and uptime.
