@@ -212,12 +212,33 @@ var refused = []struct {
 	{"sysctl that climbs", func(s *agentapi.Container, _ string) {
 		s.Sysctl = map[string]string{"../self/oom_score_adj": "1"}
 	}, codes.InvalidArgument, "not a parameter's name"},
-	{"limit without a controller", func(s *agentapi.Container, _ string) { s.Resources = &agentapi.Resources{MemoryMax: proto.Int64(1 << 20)} }, codes.InvalidArgument, "limit memory.max to 1048576: no such controller"},
+	{"limit without a controller", func(s *agentapi.Container, _ string) {
+		s.Resources = &agentapi.Resources{MemoryMax: proto.Int64(1 << 20)}
+	}, codes.InvalidArgument, "limit memory.max to 1048576: no such controller"},
 	{"cwd is a file", func(s *agentapi.Container, _ string) { s.Process.Cwd = "/etc/passwd" }, codes.Internal, "working directory: make directory /etc/passwd: not a directory"},
-	{"dangling link as a target", func(s *agentapi.Container, root string) {
-		os.Symlink("/nowhere", filepath.Join(root, "link"))
-		mount("tmpfs", "x", "/link/x")(s, root)
-	}, codes.Internal, "make directory /link: file exists"},
+	{"unknown sysctl", func(s *agentapi.Container, _ string) {
+		s.Sysctl = map[string]string{"net.ipv4.flying": "1"}
+	}, codes.InvalidArgument, `sysctl "net.ipv4.flying": the guest's kernel has no such parameter`},
+	{"sysctl with a bad value", func(s *agentapi.Container, _ string) {
+		s.Sysctl = map[string]string{"kernel.msgmax": "many"}
+	}, codes.InvalidArgument, `sysctl "kernel.msgmax": set to "many": invalid argument`},
+	{"device that is not there", device("/dev/kvmx", "c", 4000, 1), codes.InvalidArgument, "device /dev/kvmx (c 4000:1): the guest's kernel has no such device"},
+	{"block device that is not there", device("/dev/x", "b", 1, 3), codes.InvalidArgument, "device /dev/x (b 1:3): the guest's kernel has no such device"},
+	{"device with a bad number", device("/dev/x", "c", -1, 3), codes.InvalidArgument, "no device has such a number"},
+	{"device of another type", device("/dev/x", "s", 1, 3), codes.InvalidArgument, `device /dev/x: unknown type "s"`},
+	{"device without a path", device("dev/x", "c", 1, 3), codes.InvalidArgument, `device "dev/x": its path is not absolute`},
+	{"device over a file", device("/etc/passwd", "c", 1, 3), codes.InvalidArgument, "device /etc/passwd: another file of that name exists"},
+	{"seccomp filter in pieces", func(s *agentapi.Container, _ string) { s.Process.Seccomp = make([]byte, 12) }, codes.InvalidArgument, "12 bytes are no whole number of instructions"},
+	{"seccomp filter too long", func(s *agentapi.Container, _ string) { s.Process.Seccomp = make([]byte, 8*4097) }, codes.InvalidArgument, "4097 instructions are more than the 4096"},
+	{"seccomp with a listener", func(s *agentapi.Container, _ string) {
+		s.Process.Seccomp, s.Process.SeccompFlags = allowAll(), 8
+	}, codes.InvalidArgument, "unknown flags 0x8"},
+	{"CPUs that are no list", func(s *agentapi.Container, _ string) { s.Process.CpuAffinity = "0-x" }, codes.InvalidArgument, `CPU affinity "0-x" is not a list of CPUs`},
+	{"CPUs that are not there", func(s *agentapi.Container, _ string) { s.Process.CpuAffinity = "1023" }, codes.InvalidArgument, `set CPU affinity "1023": invalid argument`},
+	{"unknown scheduling policy", func(s *agentapi.Container, _ string) { s.Process.Scheduler = &agentapi.Scheduler{Policy: 77} }, codes.InvalidArgument, "set scheduling policy 77: invalid argument"},
+	{"unknown I/O priority", func(s *agentapi.Container, _ string) { s.Process.IoPriority = &agentapi.IOPriority{Class: 9} }, codes.InvalidArgument, "no class 9 with level 0"},
+	{"zero byte in an argument", args("echo", "a\x00b"), codes.InvalidArgument, "zero byte"},
+	{"hook without a path", func(s *agentapi.Container, _ string) { s.StartHooks = []*agentapi.Hook{{Path: "true"}} }, codes.InvalidArgument, `startContainer hook "true": its path is not absolute`},
 }
 
 // TestRefused checks also that a refused container leaves nothing.
@@ -240,6 +261,12 @@ func TestRefused(t *testing.T) {
 
 func args(a ...string) func(*agentapi.Container, string) {
 	return func(s *agentapi.Container, _ string) { s.Process.Args = a }
+}
+
+func device(path, kind string, major, minor int64) func(*agentapi.Container, string) {
+	return func(s *agentapi.Container, _ string) {
+		s.Devices = append(s.Devices, &agentapi.Device{Path: path, Type: kind, Major: major, Minor: minor, Mode: 0o640, Uid: 1000, Gid: 2000})
+	}
 }
 
 func mount(fstype, source, dest string, options ...string) func(*agentapi.Container, string) {

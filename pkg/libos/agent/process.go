@@ -105,7 +105,9 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
-		Env:   []string{"GOGC=off", "GOMAXPROCS=1"}, // the stage's own, not the program's
+		// The stage's own, not the program's. A signal of the runtime's to its
+		// own thread would need a system call that a filter may not allow.
+		Env:   []string{"GOGC=off", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1"},
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid:      true,

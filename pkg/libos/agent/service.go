@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xcontainer/xcontainer/pkg/libos/agent/stage"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
@@ -30,6 +31,11 @@ func (s service) CreateContainer(ctx context.Context, r *agentapi.CreateContaine
 	}
 	if err := checkProcess(r.GetContainer().GetProcess()); err != nil {
 		return nil, err
+	}
+	for _, h := range r.GetContainer().GetStartHooks() {
+		if !strings.HasPrefix(h.GetPath(), "/") {
+			return nil, status.Errorf(codes.InvalidArgument, "startContainer hook %q: its path is not absolute", h.GetPath())
+		}
 	}
 	c, err := s.agent.createContainer(ctx, r.GetId(), r.GetContainer())
 	if err != nil {
@@ -195,9 +201,12 @@ func checkID(what, id string) error {
 // checkProcess refuses what no stage can do anything with.
 func checkProcess(p *agentapi.Process) error {
 	problem := ""
+	zero := func(s string) bool { return strings.ContainsRune(s, 0) }
 	switch {
 	case len(p.GetArgs()) == 0 || p.GetArgs()[0] == "":
 		problem = "it has no command"
+	case slices.ContainsFunc(p.GetArgs(), zero) || slices.ContainsFunc(p.GetEnv(), zero):
+		problem = "an argument or variable holds a zero byte"
 	case !strings.HasPrefix(p.GetCwd(), "/"):
 		problem = fmt.Sprintf("its working directory %q is not absolute", p.GetCwd())
 	case p.GetTerminal() && p.GetStreams().GetStderr() != 0:
@@ -207,6 +216,9 @@ func checkProcess(p *agentapi.Process) error {
 	}
 	if problem != "" {
 		return status.Errorf(codes.InvalidArgument, "process cannot be run: %s", problem)
+	}
+	if err := stage.CheckSeccomp(p); err != nil {
+		return status.Errorf(codes.InvalidArgument, "process cannot be run: %v", err)
 	}
 	return nil
 }

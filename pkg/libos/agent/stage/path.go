@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,67 +45,176 @@ func openat2(dir int, name string, how *unix.OpenHow) (int, error) {
 	}
 }
 
-// mkdirAllIn opens the directory name below root and makes what is missing of
-// it. A link in the path may lead to a directory inside root; one that leads
-// nowhere is an error, since what it names cannot be made safely. The caller
-// owns the descriptor, which is O_PATH.
-func mkdirAllIn(root int, name string, mode uint32) (int, error) {
-	name = path.Clean("/" + name)
-	cur, err := openIn(root, "/", unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return -1, fmt.Errorf("open %s: %w", name, err)
-	}
-	for end := 1; end <= len(name) && name != "/"; {
-		next := strings.IndexByte(name[end:], '/')
-		if next < 0 {
-			next = len(name)
-		} else {
-			next += end
-		}
-		fd, err := openOrMkdir(root, cur, name[:next], mode)
-		unix.Close(cur)
-		if err != nil {
-			return -1, fmt.Errorf("make directory %s: %w", name[:next], err)
-		}
-		cur, end = fd, next+1
-	}
-	return cur, nil
-}
+// maxLinks is how many links a path may lead through, as in the kernel
+// (MAXSYMLINKS).
+const maxLinks = 40
 
-// openOrMkdir opens one prefix of a path; parent is the directory that holds
-// its last component.
-func openOrMkdir(root, parent int, prefix string, mode uint32) (int, error) {
-	fd, err := openIn(root, prefix, unix.O_PATH|unix.O_DIRECTORY)
+// mkdirAllIn opens the directory name below root and makes what is missing of
+// it. Links are followed as a process whose root it is would see them; what one
+// that leads nowhere names is made, below root like all else. The caller owns
+// the descriptor, which is O_PATH.
+func mkdirAllIn(root int, name string, mode uint32) (int, error) {
+	fd, err := openIn(root, path.Clean("/"+name), unix.O_PATH|unix.O_DIRECTORY)
 	if !errors.Is(err, unix.ENOENT) {
-		return fd, err
+		return fd, wrapPath("make directory", name, err)
 	}
-	base := path.Base(prefix)
-	if err := unix.Mkdirat(parent, base, mode); err != nil {
-		return -1, err
+	fd, err = makeIn(root, name, func(parent int, base string) error {
+		return unix.Mkdirat(parent, base, mode)
+	}, mode)
+	if err == nil {
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			err = unix.ENOTDIR
+		}
+		if err != nil {
+			unix.Close(fd)
+		}
 	}
-	return unix.Openat(parent, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return fd, wrapPath("make directory", name, err)
 }
 
 // createIn opens the file name below root for mounting over it, and makes an
-// empty one if there is none. The descriptor is O_PATH and the caller's.
+// empty one if there is none, in the way of mkdirAllIn. The descriptor is O_PATH
+// and the caller's.
 func createIn(root int, name string) (int, error) {
-	name = path.Clean("/" + name)
-	fd, err := openIn(root, name, unix.O_PATH)
+	fd, err := openIn(root, path.Clean("/"+name), unix.O_PATH)
 	if !errors.Is(err, unix.ENOENT) {
-		return fd, err
+		return fd, wrapPath("make file", name, err)
 	}
-	parent, err := mkdirAllIn(root, path.Dir(name), 0o755)
+	fd, err = makeIn(root, name, func(parent int, base string) error {
+		return unix.Mknodat(parent, base, unix.S_IFREG|0o644, 0)
+	}, 0o755)
+	return fd, wrapPath("make file", name, err)
+}
+
+func wrapPath(what, name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, path.Clean("/"+name), err)
+	}
+	return nil
+}
+
+// makeIn opens what name stands for below root. It makes missing directories on
+// the way and, with last, what is missing at the end. Every step opens one name
+// in a directory that is open already and follows no link but by itself, so
+// that nothing which changes meanwhile can lead it out of root.
+func makeIn(root int, name string, last func(parent int, base string) error, mode uint32) (int, error) {
+	top, err := openIn(root, "/", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(parent)
-	base := path.Base(name)
-	file, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return -1, fmt.Errorf("make file %s: %w", name, err)
+	w := walk{dirs: []int{top}}
+	defer func() { w.truncate(0) }()
+	todo := split(path.Clean("/" + name))
+	for links := 0; len(todo) > 0; {
+		base := todo[0]
+		todo = todo[1:]
+		if base == ".." {
+			w.truncate(max(len(w.dirs)-1, 1))
+			continue
+		}
+		missing := last
+		if len(todo) > 0 {
+			missing = func(parent int, base string) error { return unix.Mkdirat(parent, base, mode) }
+		}
+		target, err := w.enter(base, missing)
+		if err != nil {
+			return -1, err
+		}
+		if target == "" {
+			continue
+		}
+		if links++; links > maxLinks {
+			return -1, unix.ELOOP
+		}
+		if strings.HasPrefix(target, "/") {
+			w.truncate(1)
+		}
+		todo = append(split(target), todo...)
 	}
-	unix.Close(file)
-	return unix.Openat(parent, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return w.pop(), nil
+}
+
+// split takes a path apart, without the names that stand for no step.
+func split(name string) []string {
+	return slices.DeleteFunc(strings.Split(name, "/"), func(s string) bool { return s == "" || s == "." })
+}
+
+// walk is the chain of descriptors from a root to where a walk has come.
+type walk struct{ dirs []int }
+
+// truncate goes back to the n-th descriptor of the chain.
+func (w *walk) truncate(n int) {
+	for _, fd := range w.dirs[n:] {
+		unix.Close(fd)
+	}
+	w.dirs = w.dirs[:n]
+}
+
+// pop takes the last descriptor out of the chain; the caller owns it.
+func (w *walk) pop() int {
+	fd := w.dirs[len(w.dirs)-1]
+	w.dirs = w.dirs[:len(w.dirs)-1]
+	return fd
+}
+
+// enter goes on to one name, which missing makes if it is not there. For a link
+// it goes nowhere and returns what the link says.
+func (w *walk) enter(base string, missing func(parent int, base string) error) (target string, err error) {
+	parent := w.dirs[len(w.dirs)-1]
+	fd, err := openName(parent, base)
+	if errors.Is(err, unix.ENOENT) {
+		if err := missing(parent, base); err != nil && !errors.Is(err, unix.EEXIST) {
+			return "", err
+		}
+		fd, err = openName(parent, base)
+	}
+	if err != nil {
+		return "", err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		w.dirs = append(w.dirs, fd)
+		return "", nil
+	}
+	defer unix.Close(fd)
+	return readLink(fd)
+}
+
+// openName opens one name in a directory, a link itself and not what it leads
+// to.
+func openName(parent int, base string) (int, error) {
+	for {
+		fd, err := unix.Openat(parent, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// readLink reads a link by its O_PATH descriptor. The links of /proc are
+// refused: what they say is not where they lead.
+func readLink(fd int) (string, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return "", err
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC {
+		return "", unix.ELOOP
+	}
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", b)
+	if err != nil {
+		return "", err
+	}
+	if n == 0 || n == len(b) {
+		return "", unix.ENAMETOOLONG
+	}
+	return string(b[:n]), nil
 }
 
 // readRegular reads a regular file of the container, at most limit bytes. It

@@ -79,13 +79,17 @@ func setRlimits(list []*agentapi.Rlimit) error {
 
 // become gives this thread the process's limits, directory, user and
 // capabilities, in the only order in which each step still has the right to do
-// what it does.
-func become(p *agentapi.Process, id identity) error {
+// what it does. So a filter of a process that may gain privileges comes before
+// it loses the right to have one; any other comes last of all (exec).
+func become(p *agentapi.Process, id identity, f *filter) error {
 	caps, err := parseCapabilities(p.GetCapabilities())
 	if err != nil {
 		return err
 	}
 	if err := setRlimits(p.GetRlimits()); err != nil {
+		return err
+	}
+	if err := setScheduling(p); err != nil {
 		return err
 	}
 	umask := defaultUmask
@@ -103,6 +107,11 @@ func become(p *agentapi.Process, id identity) error {
 	chdirErr := unix.Chdir(p.GetCwd())
 	if chdirErr != nil && !errors.Is(chdirErr, unix.EACCES) {
 		return chdirError(p, chdirErr)
+	}
+	if f != nil && !p.GetNoNewPrivileges() {
+		if err := f.install(); err != nil {
+			return err
+		}
 	}
 	if err := caps.limit(); err != nil {
 		return err
@@ -172,6 +181,9 @@ type program struct {
 	file string
 	args []string
 	env  []string
+
+	filtered bool    // by a filter, installed or not
+	filter   *filter // to be installed at the exec, or nil
 }
 
 // prepare makes this thread ready to exec the process: identity, directory and
@@ -187,10 +199,17 @@ func prepare(p *agentapi.Process, id identity) (program, error) {
 	if err := ownStdio(id); err != nil {
 		return prog, err
 	}
-	if err := become(p, id); err != nil {
+	f, err := newFilter(p)
+	if err != nil {
 		return prog, err
 	}
-	var err error
+	if err := become(p, id, f); err != nil {
+		return prog, err
+	}
+	prog.filtered = f != nil
+	if p.GetNoNewPrivileges() {
+		prog.filter = f
+	}
 	if prog.file, err = lookPath(prog.args[0], prog.env); err != nil {
 		return prog, err
 	}
@@ -205,10 +224,22 @@ func (p program) exec(ctl control) error {
 	if err := unix.CloseRange(ctlFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("mark descriptors: %w", err)
 	}
+	im, err := newImage(p.file, p.args, p.env)
+	if err != nil {
+		return failf(codes.InvalidArgument, "exec %s: an argument or variable holds a zero byte", p.file)
+	}
 	if err := ctl.send(Exec, nil); err != nil {
 		return err
 	}
-	err := syscall.Exec(p.file, p.args, p.env)
+	if p.filtered {
+		err = im.exec(p.filter)
+	} else {
+		err = syscall.Exec(p.file, p.args, p.env)
+	}
+	var failed *Error
+	if errors.As(err, &failed) {
+		return failed
+	}
 	code := codes.InvalidArgument
 	if errors.Is(err, unix.ENOENT) {
 		code = codes.NotFound

@@ -5,9 +5,7 @@ package stage
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
-	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -76,6 +74,9 @@ func fillRoot(spec *agentapi.Container, root, exports int, mountPoint string) er
 		if err := fillDev(root, spec.GetProcess().GetTerminal()); err != nil {
 			return err
 		}
+	}
+	if err := makeDevices(root, spec.GetDevices()); err != nil {
+		return err
 	}
 	cwd, err := mkdirAllIn(root, spec.GetProcess().GetCwd(), 0o755)
 	if err != nil {
@@ -270,19 +271,4 @@ func maskPath(root int, name string, null int) error {
 	}
 	defer unix.Close(tree)
 	return moveMount(tree, fd)
-}
-
-// writeSysctl sets kernel parameters through the agent's /proc, in which the
-// parameters of namespaces are this process's own.
-func writeSysctl(values map[string]string) error {
-	for key, value := range values {
-		rel := strings.ReplaceAll(key, ".", "/")
-		if rel == "" || path.Clean("/"+rel) != "/"+rel {
-			return failf(codes.InvalidArgument, "sysctl %q: not a parameter's name", key)
-		}
-		if err := os.WriteFile("/proc/sys/"+rel, []byte(value), 0); err != nil {
-			return fmt.Errorf("sysctl %s: %w", key, err)
-		}
-	}
-	return nil
 }

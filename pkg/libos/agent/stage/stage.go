@@ -122,6 +122,9 @@ func initStage(ctl control, exports, mountPoint string) error {
 	if err := ctl.receive(Start, nil); err != nil {
 		return err
 	}
+	if err := runHooks(spec.GetStartHooks()); err != nil {
+		return err
+	}
 	return prog.exec(ctl)
 }
 

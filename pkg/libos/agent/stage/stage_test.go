@@ -166,23 +166,34 @@ func TestPathsStayInside(t *testing.T) {
 		}
 	}
 	for name, target := range map[string]string{
-		"up": "../../../../outside", "abs-link": "/abs", "loop": "loop", "dangling": "nowhere", "file-link": "/etc-file",
+		"up": "../../../../outside", "abs-link": "/abs", "loop": "loop", "dangling": "nowhere", "file-link": "/etc-file", "far": "/one/two/../three", "up-far": "../../../made", "chain": "a/hop",
+		"a/hop": "../abs/../end", "deep": "dangling-2/x", "dangling-2": "/last/../last/.", "through-file": "plain/x",
 	} {
 		if err := os.Symlink(target, filepath.Join(rootDir, name)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(rootDir, "plain"), nil, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	root, err := unix.Open(rootDir, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(root)
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(open)
 	for _, c := range []struct {
 		name string
 		made string // below rootDir; "" for an error
 	}{
 		{"/", "."}, {"/new/x/y", "new/x/y"}, {"a/b/c", "a/b/c"}, {"/a/../../../z", "z"},
-		{"/abs-link/inside/more", "abs/inside/more"}, {"/loop/x", ""}, {"/dangling/x", ""}, {"/up/x", ""},
+		{"/abs-link/inside/more", "abs/inside/more"}, {"/loop/x", ""}, {"/loop", ""}, {"/dangling/x", "nowhere/x"},
+		{"/up/x", "outside/x"}, {"/far", "one/three"}, {"/far/more", "one/three/more"}, {"/up-far", "made"}, {"/chain/c", "end/c"},
+		{"/deep", "last/x"}, {"/plain", ""}, {"/plain/x", ""}, {"/through-file", ""},
 	} {
 		fd, err := mkdirAllIn(root, c.name, 0o755)
 		if (err == nil) != (c.made != "") {
@@ -195,14 +206,22 @@ func TestPathsStayInside(t *testing.T) {
 			}
 		}
 	}
-	if fd, err := createIn(root, "/file-link"); err == nil {
+	for name, made := range map[string]string{"/file-link": "etc-file", "/abs-link/f": "abs/f", "/new-link-dir/../f": "f", "/far/file": "one/three/file"} {
+		fd, err := createIn(root, name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
 		unix.Close(fd)
-		t.Error("a dangling link was taken for a file")
+		if st, err := os.Lstat(filepath.Join(rootDir, made)); err != nil || !st.Mode().IsRegular() {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
 	}
-	if fd, err := createIn(root, "/abs-link/f"); err != nil {
-		t.Error(err)
-	} else {
-		unix.Close(fd)
+	if fd, err := createIn(root, "/loop"); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("loop: %d, %v", fd, err)
+	}
+	if fds, err := os.ReadDir("/proc/self/fd"); err != nil || len(fds) > before {
+		t.Errorf("%d descriptors, %d before, %v", len(fds), before, err)
 	}
 	if left, _ := os.ReadDir(filepath.Join(top, "outside")); len(left) != 0 {
 		t.Errorf("%v was made outside", left)
