@@ -7,14 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/containerd/ttrpc"
 
-	"github.com/xcontainer/xcontainer/pkg/backend/control"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 	"github.com/xcontainer/xcontainer/pkg/xen"
@@ -73,19 +70,6 @@ func (g *Guest) Stream(ctx context.Context) (number uint64, conn Stream, err err
 		return 0, nil, fmt.Errorf("open a stdio stream: write its header: %w", err)
 	}
 	return number, c, nil
-}
-
-// AddExport lets the guest see dir, an O_PATH descriptor of a directory or a
-// regular file, under name in its one virtio-fs mount. ttl is how long the
-// guest may keep names and attributes. The caller keeps dir.
-func (g *Guest) AddExport(ctx context.Context, name string, dir *os.File, readOnly bool, ttl time.Duration) error {
-	return g.backend.client.AddExport(ctx, control.Export{Name: name, Dir: dir, ReadOnly: readOnly, CacheTTL: ttl})
-}
-
-// RemoveExport takes name back. When it returns the back-end holds no
-// descriptor of it any more.
-func (g *Guest) RemoveExport(ctx context.Context, name string) error {
-	return g.backend.client.RemoveExport(ctx, name)
 }
 
 // Dead is closed when the domain or its back-end has gone without Close.
