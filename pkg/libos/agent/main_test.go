@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,11 +67,13 @@ func guestMain(dir, cgroup string) error {
 		}
 	}
 	a, err := New(Config{
-		Exports:    filepath.Join(dir, "exports"),
-		MountPoint: filepath.Join(dir, "root"),
-		CgroupRoot: cgroup,
-		Calls:      listeners[0],
-		Streams:    listeners[1],
+		Exports:     filepath.Join(dir, "exports"),
+		MountPoint:  filepath.Join(dir, "root"),
+		CgroupRoot:  cgroup,
+		Controllers: haveControllers(cgroup),
+		Log:         func(err error) { fmt.Fprintln(os.Stderr, err) },
+		Calls:       listeners[0],
+		Streams:     listeners[1],
 	})
 	if err != nil {
 		return err
@@ -180,6 +183,27 @@ func newTestCgroup(t *testing.T) string {
 		t.Fatalf("no cgroup v2 for the test: %v", err)
 	}
 	return dir
+}
+
+// haveControllers are the agent's controllers if the cgroup has them all, as
+// below one that XCONTAINER_TEST_CGROUP names and that hands them on, and none
+// else: on many machines cgroup v1 has some.
+func haveControllers(cgroup string) []string {
+	b, _ := os.ReadFile(filepath.Join(cgroup, "cgroup.controllers"))
+	for _, name := range controllers {
+		if !slices.Contains(strings.Fields(string(b)), name) {
+			return nil
+		}
+	}
+	return controllers
+}
+
+// needControllers skips a test of limits on a machine without them.
+func (g *guest) needControllers() {
+	g.t.Helper()
+	if haveControllers(g.cgroup) == nil {
+		g.t.Skipf("no cgroup v2 with the controllers %v for tests; name one by %s", controllers, cgroupTop)
+	}
 }
 
 // load is the agent's number of goroutines and open descriptors.
