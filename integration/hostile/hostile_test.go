@@ -5,7 +5,6 @@ package hostile
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -68,8 +67,7 @@ func TestHostile(t *testing.T) {
 		t.Fatalf("HOSTILE_SEED: %v", err)
 	}
 	t.Logf("HOSTILE_SEED=%d", seed)
-	h := open(ctx, t)
-	h.seconds = seconds
+	h := &host{T: t, ctx: ctx, lab: machine, seconds: seconds}
 	h.prepare(seed)
 	for i, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {
@@ -86,39 +84,6 @@ type host struct {
 	ctx     context.Context
 	lab     *lab.Lab
 	seconds int
-}
-
-func open(ctx context.Context, t *testing.T) *host {
-	t.Helper()
-	o := lab.Options{
-		Name:     cmp.Or(os.Getenv(lab.EnvName), "hostile"),
-		Xen:      os.Getenv("LAB_XEN"),
-		Progress: func(what string) { fmt.Fprintln(os.Stderr, what) },
-	}
-	if os.Getenv("LAB_ATTACH") != "" {
-		l, err := lab.Attach(ctx, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		if err := l.SyncPayload(ctx); err != nil {
-			t.Fatal(err)
-		}
-		return &host{T: t, ctx: ctx, lab: l}
-	}
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		t.Fatal(err)
-	}
-	l, err := lab.Up(ctx, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &host{T: t, ctx: ctx, lab: l}
 }
 
 // sh runs a script on the host and returns what it wrote and its exit code.
@@ -153,6 +118,7 @@ func (h *host) prepare(seed uint64) {
 		h.Fatal(err)
 	}
 	h.must("mkdir -p /run/hostile/share.d")
+	h.neighbour()
 	for i, a := range attacks {
 		d := filepath.Join(dir, strconv.Itoa(i))
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -182,8 +148,14 @@ XCONTAINER_SHARE=/run/hostile/share setsid containerd --config /etc/containerd/c
 n=0
 until ctr -a /run/hostile/sock version >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.3; done
 ctr images export /run/hostile/image.tar docker.io/library/busybox:lab
-ctr -a /run/hostile/sock images import /run/hostile/image.tar >/dev/null
-ctr run -d --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab neighbour sleep 100000`)
+ctr -a /run/hostile/sock images import /run/hostile/image.tar >/dev/null`)
+	h.Cleanup(func() { h.sh("pkill -f 'containerd --config.* --root /var/lib/hostile'") })
+}
+
+// neighbour starts a well-behaved container.
+func (h *host) neighbour() {
+	h.Helper()
+	h.must("ctr run -d --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab neighbour sleep 100000")
 	h.Cleanup(func() { h.sh("timeout 60 ctr task rm -f neighbour; timeout 60 ctr c rm neighbour") })
 }
 
