@@ -10,7 +10,7 @@ GOBUILD := $(GO) build -trimpath -ldflags '-s -w'
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench client-tests client-tests-short daemons lab shim libos payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench fuzz hostile client-tests client-tests-short daemons lab shim libos payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,14 @@ client-tests-short: deps payload ## a choice of 20 of them, in minutes
 
 daemons: deps payload ## one container's life with each supported containerd, 1.6 to 2.4
 	@$(GO) -C integration run ./cmd/daemons
+
+FUZZTIME ?= 30s
+fuzz: deps ## every fuzz target for FUZZTIME, 30 s if not set
+	@$(GO) -C integration run ./cmd/fuzz -time $(FUZZTIME) ..
+
+HOSTILE_SECONDS ?= 30
+hostile: deps lab payload ## guests that mean harm, each for HOSTILE_SECONDS, 30 if not set
+	@HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(GO) -C integration test -json -count=1 -timeout 100m ./hostile/ | $(GO) -C integration run ./cmd/tally
 
 bench: deps lab payload ## times of create's steps and of ctr run against runc in the same dom0
 	@$(GO) -C integration run ./cmd/bench
