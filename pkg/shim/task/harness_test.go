@@ -154,6 +154,12 @@ func (d *daemon) Forward(_ context.Context, r *eventsapi.ForwardRequest) (*empty
 		line += fmt.Sprintf(" %s/%s", e.ContainerID, e.ExecID)
 	case *events.TaskExecStarted:
 		line += fmt.Sprintf(" %s/%s", e.ContainerID, e.ExecID)
+	case *events.TaskPaused:
+		line += fmt.Sprintf(" %s", e.ContainerID)
+	case *events.TaskResumed:
+		line += fmt.Sprintf(" %s", e.ContainerID)
+	case *events.TaskOOM:
+		line += fmt.Sprintf(" %s", e.ContainerID)
 	case *events.TaskExit:
 		line += fmt.Sprintf(" %s/%s %d", e.ContainerID, e.ID, e.ExitStatus)
 	case *events.TaskDelete:
