@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Root is where the hierarchies are mounted.
@@ -27,8 +28,8 @@ type hierarchy interface {
 	open() (*os.File, error)
 	add(pid int) error
 	update(*specs.LinuxResources) error
-	// remove removes the cgroup; one that does not exist is no error.
-	remove() error
+	// folders are where the cgroup is, once for each hierarchy.
+	folders() ([]string, error)
 }
 
 // Group is the cgroup of one container.
@@ -37,29 +38,22 @@ type Group struct {
 	h    hierarchy
 }
 
-func at(path string) (*Group, error) {
+// At is the cgroup path, which Path gave, whether it exists or not.
+func At(path string) (*Group, error) {
 	switch cgroups.Mode() {
 	case cgroups.Unified:
 		return &Group{path, &v2{root: Root, path: path}}, nil
 	case cgroups.Hybrid, cgroups.Legacy:
 		return &Group{path, &v1{path: path}}, nil
 	default:
-		return nil, fmt.Errorf("cgroup %s: no cgroup hierarchy is mounted at %s; mount one", path, Root)
+		return nil, &Error{ErrUnavailable, fmt.Sprintf("no cgroup hierarchy is mounted at %s; mount cgroup2 there", Root)}
 	}
 }
 
-// Create makes the cgroup path, which Path gave, with what is missing above it.
-// An empty one that exists is taken over, since a crashed host or runtime may
-// have left it; one with processes is refused.
-func Create(path string) (*Group, error) {
-	g, err := at(path)
-	if err != nil {
-		return nil, err
-	}
-	return g, g.create()
-}
-
-func (g *Group) create() error {
+// Make makes the cgroup, with what is missing above it. An empty one that exists
+// is taken over, since a crashed host or runtime may have left it; one with
+// processes is refused.
+func (g *Group) Make() error {
 	n, err := g.h.procs()
 	if err != nil {
 		return fmt.Errorf("cgroup %s: %w", g.path, err)
@@ -67,21 +61,24 @@ func (g *Group) create() error {
 	if n > 0 {
 		return &Error{ErrInUse, fmt.Sprintf("the cgroup %s has processes already; give the container another cgroupsPath", g.path)}
 	}
-	if err := g.h.create(); err != nil {
+	err = g.h.create()
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return &Error{ErrUnavailable, fmt.Sprintf("the cgroup %s cannot be made (%v)", g.path, err)}
+	}
+	if err != nil {
 		return fmt.Errorf("make cgroup %s: %w", g.path, err)
 	}
 	return nil
 }
 
-// Remove removes the cgroup path with whatever empty cgroups are in it. One that
-// does not exist is no error; one that still has processes is.
-func Remove(path string) error {
-	g, err := at(path)
+// Folders are where the cgroup is in the file system, for Remove, whether it
+// exists or not.
+func (g *Group) Folders() ([]string, error) {
+	list, err := g.h.folders()
 	if err != nil {
-		// Nothing is left of a hierarchy that is not mounted.
-		return nil
+		return nil, fmt.Errorf("cgroup %s: %w", g.path, err)
 	}
-	return g.Delete()
+	return list, nil
 }
 
 // Path below the root of each hierarchy.
@@ -116,12 +113,14 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 	return nil
 }
 
-// Delete removes the cgroup. It may be called twice.
+// Delete removes the cgroup with whatever empty ones are in it. It may be called
+// twice.
 func (g *Group) Delete() error {
-	if err := g.h.remove(); err != nil {
-		return fmt.Errorf("remove cgroup %s: %w", g.path, err)
+	list, err := g.Folders()
+	if err != nil {
+		return err
 	}
-	return nil
+	return Remove(list)
 }
 
 // v2 is the unified hierarchy.
@@ -177,16 +176,7 @@ func (v *v2) add(pid int) error { return v.m.AddProc(uint64(pid)) }
 
 func (v *v2) update(r *specs.LinuxResources) error { return v.m.Update(toV2(r, v.has)) }
 
-func (v *v2) remove() error {
-	if err := v.load(); err != nil {
-		return err
-	}
-	err := v.m.Delete()
-	if errors.Is(err, os.ErrNotExist) || err != nil && !v.has("") {
-		return nil
-	}
-	return err
-}
+func (v *v2) folders() ([]string, error) { return []string{v.file("")}, nil }
 
 // v1 is one hierarchy for each controller.
 type v1 struct {
@@ -222,9 +212,12 @@ func (v *v1) procs() (int, error) {
 
 func (v *v1) create() (err error) {
 	v.cg, err = cgroup1.New(cgroup1.StaticPath(v.path), &specs.LinuxResources{})
-	if err != nil {
-		// Some of the hierarchies may have it already.
-		_ = v.remove()
+	if err == nil {
+		return nil
+	}
+	// Some of the hierarchies may have it already.
+	if list, lerr := v.folders(); lerr == nil {
+		_ = Remove(list)
 	}
 	return err
 }
@@ -259,13 +252,16 @@ func (v *v1) memsw() int64 {
 	return 0
 }
 
-func (v *v1) remove() error {
-	cg, err := v.load()
-	if err == nil {
-		err = cg.Delete()
+func (v *v1) folders() ([]string, error) {
+	all, err := cgroup1.Default()
+	if err != nil {
+		return nil, err
 	}
-	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
-		return nil
+	var out []string
+	for _, s := range all {
+		if p, ok := s.(interface{ Path(string) string }); ok {
+			out = append(out, p.Path(v.path))
+		}
 	}
-	return err
+	return out, nil
 }

@@ -186,9 +186,12 @@ func group(t *testing.T) *Group {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := Create(path)
-	if errors.Is(err, os.ErrPermission) || err != nil && cgroups.Mode() == cgroups.Unavailable {
-		t.Skipf("no cgroups to be made here: %v", err)
+	g, err := At(path)
+	if err == nil {
+		err = g.Make()
+	}
+	if errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -197,10 +200,19 @@ func group(t *testing.T) *Group {
 		if err := g.Delete(); err != nil {
 			t.Error(err)
 		}
-		if err := Remove(filepath.Dir(path)); err != nil {
+		if err := made(t, filepath.Dir(path)).Delete(); err != nil {
 			t.Error(err)
 		}
 	})
+	return g
+}
+
+func made(t *testing.T, path string) *Group {
+	t.Helper()
+	g, err := At(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return g
 }
 
@@ -252,11 +264,11 @@ func TestOnThisHost(t *testing.T) {
 	}
 
 	// It is in use now: nobody else gets it, and nobody removes it.
-	if _, err := Create(g.Path()); !errors.Is(err, ErrInUse) {
+	if err := made(t, g.Path()).Make(); !errors.Is(err, ErrInUse) {
 		t.Errorf("a second owner: %v", err)
 	}
-	if err := Remove(g.Path()); err == nil {
-		t.Error("removed with a process in it")
+	if err := g.Delete(); err == nil || !strings.Contains(err.Error(), "end the processes in it") {
+		t.Errorf("removed with a process in it: %v", err)
 	}
 
 	// Up with what no swap limit stands in the way of, then to none.
@@ -270,23 +282,42 @@ func TestOnThisHost(t *testing.T) {
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	if err := Remove(g.Path()); err != nil {
-		t.Error(err)
+	for range 2 {
+		if err := g.Delete(); err != nil {
+			t.Error(err)
+		}
 	}
-	if err := Remove(g.Path()); err != nil {
-		t.Errorf("a second time: %v", err)
+	folders, err := g.Folders()
+	if err != nil || len(folders) == 0 {
+		t.Fatal(folders, err)
+	}
+	for _, dir := range folders {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+func TestRemoveStaysInItsPlace(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{dir, Root, Root + "/../../.." + dir, Root + "/x/..", ""} {
+		if err := Remove([]string{name}); err == nil {
+			t.Errorf("%q was removed", name)
+		}
+	}
+	if err := Remove([]string{Root + "/no/such"}); err != nil {
+		t.Error(err)
 	}
 }
 
 // TestTakenOver has a cgroup that somebody left, with one of its own in it.
 func TestTakenOver(t *testing.T) {
 	g := group(t)
-	inner, err := Create(g.Path() + "/inner")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Create(inner.Path()); err != nil {
-		t.Error(err)
+	inner := made(t, g.Path()+"/inner")
+	for range 2 {
+		if err := inner.Make(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := g.Delete(); err != nil {
 		t.Error(err)

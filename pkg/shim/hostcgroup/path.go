@@ -16,6 +16,10 @@ var ErrInvalid = errors.New("invalid cgroupsPath")
 // ErrInUse is the identity of the error for a cgroup that has processes already.
 var ErrInUse = errors.New("cgroup is in use")
 
+// ErrUnavailable is the identity of the errors for a host that lets no cgroup be
+// made.
+var ErrUnavailable = errors.New("no cgroups")
+
 // Error is a refusal in words for the user, with one of this package's
 // identities.
 type Error struct {
