@@ -63,6 +63,13 @@ type Settings struct {
 	Size
 	MaxVCPUs uint32
 
+	// Host is the container's place on the host.
+	Host Host
+
+	// ExecAffinity is the default of Process.CpuAffinity for execs; the container's
+	// own process has none.
+	ExecAffinity string
+
 	// Ignored names settings that have no effect, for the log.
 	Ignored []string
 }
@@ -137,6 +144,7 @@ func Parse(data []byte, dir string, cpus int) (*Settings, error) {
 		s.mounts,
 		s.namespaces,
 		s.kernel,
+		s.host,
 		func(spec *specs.Spec) error { return s.size(spec, cpus) },
 	} {
 		if err := step(&spec); err != nil {
@@ -147,6 +155,7 @@ func Parse(data []byte, dir string, cpus int) (*Settings, error) {
 }
 
 // ParseProcess checks the process of an exec, as containerd's clients send it.
+// InheritTo adds what it has from its container.
 func ParseProcess(data []byte) (*agentapi.Process, []string, error) {
 	var p specs.Process
 	if err := json.Unmarshal(data, &p); err != nil {
@@ -155,6 +164,17 @@ func ParseProcess(data []byte) (*agentapi.Process, []string, error) {
 	var s Settings
 	out, err := s.toProcess(&p)
 	return out, s.Ignored, err
+}
+
+// InheritTo gives an exec in the container what its process does not say: seccomp
+// filter, personality, and if it has none of its own the CPUs.
+func (s *Settings) InheritTo(exec *agentapi.Process) {
+	init := s.Container.Process
+	exec.Seccomp, exec.SeccompFlags = init.Seccomp, init.SeccompFlags
+	exec.Personality = init.Personality
+	if exec.CpuAffinity == "" {
+		exec.CpuAffinity = s.ExecAffinity
+	}
 }
 
 func (s *Settings) ignore(format string, args ...any) {
@@ -179,23 +199,6 @@ func (s *Settings) refuse(spec *specs.Spec) error {
 			return unsupported(fmt.Sprintf("the section %q of config.json", p.name), "use a Linux image")
 		}
 	}
-	if h := spec.Hooks; h != nil {
-		for _, k := range []struct {
-			name  string
-			hooks []specs.Hook
-		}{
-			{"prestart", h.Prestart}, //nolint:staticcheck // deprecated, yet still sent
-			{"createRuntime", h.CreateRuntime},
-			{"createContainer", h.CreateContainer},
-			{"startContainer", h.StartContainer},
-			{"poststart", h.Poststart},
-			{"poststop", h.Poststop},
-		} {
-			if len(k.hooks) > 0 {
-				return unsupported(fmt.Sprintf("the %s hook %s", k.name, k.hooks[0].Path), "create the container without hooks")
-			}
-		}
-	}
 	return nil
 }
 
@@ -218,6 +221,11 @@ func (s *Settings) process(spec *specs.Spec) error {
 		return invalid("process is missing")
 	}
 	p, err := s.toProcess(spec.Process)
+	if err != nil {
+		return err
+	}
+	// What is said of the affinity of execs is no affinity of this process.
+	s.ExecAffinity, p.CpuAffinity = p.CpuAffinity, ""
 	s.Container.Process = p
-	return err
+	return nil
 }

@@ -3,12 +3,16 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/seccomp"
 )
 
 // namespaces wants the container to have its own of what a domain cannot share
@@ -25,7 +29,13 @@ func (s *Settings) namespaces(spec *specs.Spec) error {
 		default:
 			return unsupported(fmt.Sprintf("a %s namespace", ns.Type), "create the container without it")
 		}
-		if ns.Path != "" {
+		if ns.Path != "" && ns.Type == specs.NetworkNamespace {
+			if !path.IsAbs(ns.Path) {
+				return invalid("the path %q of the network namespace is not absolute", ns.Path)
+			}
+			s.Host.NetNS = ns.Path
+			s.ignore("the interfaces of network namespace %s: they do not reach the container yet", ns.Path)
+		} else if ns.Path != "" {
 			return unsupported(fmt.Sprintf("the %s namespace %s", ns.Type, ns.Path), "let the container have one of its own")
 		}
 		if own[ns.Type] {
@@ -50,13 +60,8 @@ func (s *Settings) kernel(spec *specs.Spec) error {
 		return nil
 	}
 	switch {
-	case len(l.Devices) > 0:
-		return unsupported("the device "+l.Devices[0].Path,
-			"create the container without devices (ctr: --privileged-without-host-devices)")
 	case len(l.NetDevices) > 0:
 		return unsupported("linux.netDevices", "")
-	case l.Seccomp != nil:
-		return unsupported("a seccomp profile", "create the container without one")
 	case len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0:
 		return unsupported("a user id mapping", "create the container without it")
 	case len(l.TimeOffsets) > 0:
@@ -65,8 +70,6 @@ func (s *Settings) kernel(spec *specs.Spec) error {
 		return unsupported("linux.intelRdt", "")
 	case l.MemoryPolicy != nil:
 		return unsupported("linux.memoryPolicy", "")
-	case l.Personality != nil && l.Personality.Domain != specs.PerLinux:
-		return unsupported(fmt.Sprintf("the personality %q", l.Personality.Domain), "use a 64-bit image")
 	case l.RootfsPropagation == "shared" || l.RootfsPropagation == "rshared":
 		return unsupported(fmt.Sprintf("rootfsPropagation %q", l.RootfsPropagation), "use rprivate")
 	}
@@ -88,5 +91,51 @@ func (s *Settings) kernel(spec *specs.Spec) error {
 		}
 	}
 	s.Container.Sysctl = l.Sysctl
+	if err := s.devices(l.Devices); err != nil {
+		return err
+	}
+	if err := s.personality(l.Personality); err != nil {
+		return err
+	}
+	return s.seccomp(l.Seccomp)
+}
+
+// personality for personality(2).
+func (s *Settings) personality(p *specs.LinuxPersonality) error {
+	if p == nil {
+		return nil
+	}
+	if len(p.Flags) > 0 {
+		return unsupported(fmt.Sprintf("the personality flag %q", p.Flags[0]), "leave linux.personality.flags out")
+	}
+	switch p.Domain {
+	case specs.PerLinux:
+		s.Container.Process.Personality = proto.Uint32(perLinux)
+	case specs.PerLinux32:
+		s.Container.Process.Personality = proto.Uint32(perLinux32)
+	default:
+		return invalid("linux.personality.domain %q is neither LINUX nor LINUX32", p.Domain)
+	}
+	return nil
+}
+
+// Of personality(2).
+const (
+	perLinux   = 0
+	perLinux32 = 8
+)
+
+// seccomp compiles the profile; the guest's kernel takes it as it comes.
+func (s *Settings) seccomp(p *specs.LinuxSeccomp) error {
+	f, err := seccomp.Compile(p)
+	if errors.Is(err, seccomp.ErrUnsupported) {
+		return &Error{ErrUnsupported, err.Error()}
+	}
+	if err != nil {
+		return invalid("%v", err)
+	}
+	if f != nil {
+		s.Container.Process.Seccomp, s.Container.Process.SeccompFlags = f.Program, f.Flags
+	}
 	return nil
 }

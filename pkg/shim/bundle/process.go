@@ -26,14 +26,6 @@ func (s *Settings) toProcess(p *specs.Process) (*agentapi.Process, error) {
 			}
 		}
 	}
-	switch {
-	case p.Scheduler != nil:
-		return nil, unsupported("process.scheduler", "")
-	case p.IOPriority != nil:
-		return nil, unsupported("process.ioPriority", "")
-	case p.ExecCPUAffinity != nil:
-		return nil, unsupported("process.execCPUAffinity", "")
-	}
 	if p.ApparmorProfile != "" {
 		s.ignore("AppArmor profile %q", p.ApparmorProfile)
 	}
@@ -77,6 +69,9 @@ func (s *Settings) toProcess(p *specs.Process) (*agentapi.Process, error) {
 		}
 		adj := int32(v)
 		out.OomScoreAdj = &adj
+	}
+	if err := s.scheduling(p, out); err != nil {
+		return nil, err
 	}
 	for _, r := range p.Rlimits {
 		out.Rlimits = append(out.Rlimits, &agentapi.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard})
