@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inventory lists what containers may leave behind on a host, one line an
+// item, so that a machine can be compared with itself before and after.
+package inventory
+
+import (
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// script prints one line for each thing that a container may leave behind.
+// Its arguments are containerd's state and root directories. A task has its
+// bundle there, and a snapshot its directory.
+//
+// Event channels that user space holds are counted in the interrupt table,
+// where each has a line with its owner's name; the guests' ends die with the
+// domains. Abstract and path sockets are both in /proc/net/unix.
+const script = `
+state=$1 root=$2
+for p in /proc/[0-9]*/exe; do echo "$p"; done | xargs ls -l 2>/dev/null |
+	sed -n 's|.* \(/proc/[0-9]*\)/exe -> \(.*\)|\1 \2|p' | grep -E '/(containerd-shim-|xcontainer)' |
+	while read -r dir exe; do
+		echo "process ${dir#/proc/} $exe $(tr '\0' ' ' <"$dir/cmdline" 2>/dev/null)"
+	done
+awk -v s="$state/" 'index($5, s) == 1 || /nsfs/ {print "mount", $5}' /proc/self/mountinfo
+ls -d /run/netns/* 2>/dev/null | sed 's/^/netns /'
+find "$state/s" "$state/fifo" "$state/io.containerd.runtime.v2.task" /run/containerd/s /run/containerd/fifo /run/xcontainer \
+	-mindepth 1 -maxdepth 2 2>/dev/null | grep -v 'runtime.v2.task/[^/]*$' | sort -u | sed 's/^/file /'
+sed -n 's|.* \(@*/.*containerd/s/.*\)|listener \1|p' /proc/net/unix | sort -u
+awk '/evtchn:/ {n++} END {print "eventchannels", n+0}' /proc/interrupts
+find /sys/fs/cgroup -mindepth 1 -type d -path '*/default/*' -prune 2>/dev/null | sed 's/^/cgroup /'
+ctr containers ls -q | sed 's/^/container /'
+find "$root"/io.containerd.snapshotter.v1.*/snapshots "$root/io.containerd.runtime.v2.task/default" -mindepth 1 -maxdepth 1 2>/dev/null |
+	sed 's/^/directory /'
+`
+
+// Run runs a command on the host and returns its standard output; a code other
+// than 0 is an error.
+type Run func(argv ...string) (string, error)
+
+// Host says where things are.
+type Host struct {
+	Run      Run
+	StateDir string // containerd's
+	RootDir  string
+	HasXen   bool // whether xcontainerctl can list domains
+}
+
+// Take lists what is on the host, sorted.
+func (h Host) Take() ([]string, error) {
+	out, err := h.Run("sh", "-c", script, "sh", h.StateDir, h.RootDir)
+	if err != nil {
+		return nil, fmt.Errorf("inventory: %w", err)
+	}
+	items := strings.Split(strings.TrimSpace(out), "\n")
+	if h.HasXen {
+		doms, err := Domains(h.Run)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range doms {
+			items = append(items, fmt.Sprintf("domain %d of %s", d.ID, d.Container))
+		}
+	}
+	sort.Strings(items)
+	return items, nil
+}
+
+// Domain is one line of xcontainerctl ps --json.
+type Domain struct {
+	ID        uint32 `json:"domid"`
+	Container string `json:"container"`
+	State     string `json:"state"`
+	Memory    uint64 `json:"memory_bytes"`
+	VCPUs     uint32 `json:"vcpus"`
+}
+
+// Domains asks the hypervisor for all domains but dom0.
+func Domains(run Run) ([]Domain, error) {
+	out, err := run("xcontainerctl", "ps", "--json")
+	if err != nil {
+		return nil, fmt.Errorf("inventory: %w", err)
+	}
+	var all, doms []Domain
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		return nil, fmt.Errorf("inventory: xcontainerctl ps: %w in %.200q", err, out)
+	}
+	for _, d := range all {
+		if d.ID != 0 {
+			doms = append(doms, d)
+		}
+	}
+	return doms, nil
+}
+
+// Added returns the items of after that before has not.
+func Added(before, after []string) []string {
+	had := map[string]int{}
+	for _, item := range before {
+		had[item]++
+	}
+	var out []string
+	for _, item := range after {
+		if had[item] > 0 {
+			had[item]--
+			continue
+		}
+		out = append(out, item)
+	}
+	return out
+}
