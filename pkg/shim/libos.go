@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/xcontainer/xcontainer/pkg/libos"
@@ -26,6 +25,10 @@ func Libos() Parts {
 }
 
 func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
+	var disks []libos.Disk
+	for _, d := range c.Disks {
+		disks = append(disks, libos.Disk(d))
+	}
 	g, err := libos.Boot(ctx, libos.Config{
 		Share:         c.Share,
 		ConsolePath:   c.ConsoleLog,
@@ -34,6 +37,7 @@ func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
 		VCPUs:         c.VCPUs,
 		Weight:        c.Weight,
 		Cap:           c.Cap,
+		Disks:         disks,
 		Record:        func(id abi.DomID) error { return c.Record(uint16(id)) },
 		RecordBackend: c.RecordBackend,
 		Step:          c.Step,
@@ -53,23 +57,21 @@ type guest struct {
 
 func (g guest) Stream(ctx context.Context) (uint64, task.Stream, error) { return g.Guest.Stream(ctx) }
 
-// Pause and its like are not yet offered by libos.
-func (g guest) Pause(context.Context) error { return errNotYet("pause") }
-
-func (g guest) Resume(context.Context) error { return errNotYet("resume") }
-
-func (g guest) SetMaxMemory(context.Context, uint64) error { return errNotYet("change of memory") }
-
-func (g guest) SetSchedule(context.Context, uint16, uint16) error {
-	return errNotYet("change of scheduling")
-}
-
-func (g guest) Usage(context.Context) (task.Usage, error) {
-	return task.Usage{}, errNotYet("usage of the domain")
-}
-
-func errNotYet(what string) error {
-	return fmt.Errorf("%s is not supported yet: %w", what, errdefs.ErrNotImplemented)
+func (g guest) Usage(ctx context.Context) (task.Usage, error) {
+	u, err := g.Guest.Usage(ctx)
+	if err != nil {
+		return task.Usage{}, err
+	}
+	return task.Usage{
+		CPUTime:        u.CPUTime,
+		MemoryBytes:    u.MemoryBytes,
+		MaxMemoryBytes: u.MaxMemoryBytes,
+		VCPUs:          u.VCPUs,
+		IO: task.IO{
+			ReadBytes: u.ReadBytes, WriteBytes: u.WriteBytes,
+			ReadOps: u.ReadOps, WriteOps: u.WriteOps,
+		},
+	}, nil
 }
 
 func (g guest) Death() error {

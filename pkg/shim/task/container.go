@@ -30,6 +30,8 @@ type container struct {
 	bundle string
 	steps  steps
 
+	onDisks bool // the root file system is in the guest's hands
+
 	guest  Guest          // nil until booted
 	holder *holder.Holder // nil until started
 	init   *process
@@ -108,22 +110,29 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 		return nil, err
 	}
 	done = c.steps.time("rootfs")
-	if err := mountRootfs(r.Bundle, r.Rootfs); err != nil {
+	root, why, err := prepareRoot(r.Bundle, r.Rootfs, settings.HostMounts || settings.Root != rootfsDir(r.Bundle))
+	if err != nil {
 		return nil, err
 	}
+	defer root.close()
+	if why != "" {
+		logger.Infof("the root file system is mounted on the host: %s", why)
+	}
+	settings.Container.RootMounts = root.mounts
+	settings.ForDevices(root.poolBytes())
+	c.limits, c.onDisks = settings.Limits, len(root.disks) > 0
 	done()
 	if err := c.startHolder(); err != nil {
 		return nil, err
 	}
-	if c.guest, err = c.boot(ctx, settings); err != nil {
+	if c.guest, err = c.boot(ctx, settings, root.disks); err != nil {
 		return nil, err
 	}
+	c.setDirty(c.onDisks) // already by being mounted
 	if err := c.create(ctx, settings, binds); err != nil {
 		return nil, c.cause(ctx, err)
 	}
-	c.teardownMu.Lock()
-	c.dirty = true
-	c.teardownMu.Unlock()
+	c.setDirty(true)
 	// Before anybody can report an exit.
 	s.Events.Publish(topicCreate, &events.TaskCreate{
 		ContainerID: r.ID,
@@ -174,16 +183,16 @@ func (c *container) startHolder() (err error) {
 // boot boots the domain, a second time if the kernel crashes on its way to the
 // agent's hello: nothing of the container has run by then. See
 // docs/decisions/0004.
-func (c *container) boot(ctx context.Context, s *bundle.Settings) (Guest, error) {
-	g, err := c.s.Boot(ctx, c.bootConfig(s))
+func (c *container) boot(ctx context.Context, s *bundle.Settings, disks []Disk) (Guest, error) {
+	g, err := c.s.Boot(ctx, c.bootConfig(s, disks))
 	if !errors.Is(err, ErrGuestCrashed) || ctx.Err() != nil {
 		return g, err
 	}
 	log.L.WithError(err).WithField("id", c.id).Error("the guest crashed before its agent's hello; it is booted once more")
-	return c.s.Boot(ctx, c.bootConfig(s))
+	return c.s.Boot(ctx, c.bootConfig(s, disks))
 }
 
-func (c *container) bootConfig(s *bundle.Settings) BootConfig {
+func (c *container) bootConfig(s *bundle.Settings, disks []Disk) BootConfig {
 	return BootConfig{
 		ID:          c.id,
 		Namespace:   c.s.Namespace,
@@ -194,6 +203,7 @@ func (c *container) bootConfig(s *bundle.Settings) BootConfig {
 		MaxVCPUs:    s.MaxVCPUs,
 		Weight:      s.Weight,
 		Cap:         s.Cap,
+		Disks:       disks,
 		Share:       c.s.Share,
 		ConsoleLog:  filepath.Join(c.bundle, record.ConsoleName),
 		Record: func(domid uint16) error {
@@ -310,6 +320,12 @@ func (c *container) teardown(ctx context.Context) error {
 	return nil
 }
 
+func (c *container) setDirty(v bool) {
+	c.teardownMu.Lock()
+	defer c.teardownMu.Unlock()
+	c.dirty = v
+}
+
 // sync has the guest write its dirty data back, if it still can.
 func (c *container) sync(ctx context.Context) {
 	select {
@@ -321,6 +337,11 @@ func (c *container) sync(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
+	if c.onDisks {
+		// Its mounts keep the disks in use. A container that cannot be removed
+		// still runs, and then only what it has written so far counts.
+		_, _ = c.guest.Agent().Remove(ctx, &agentapi.RemoveRequest{Id: c.id})
+	}
 	if _, err := c.guest.Agent().Sync(ctx, &agentapi.SyncRequest{}); err != nil {
 		log.G(ctx).WithError(fromAgent(err)).WithField("id", c.id).Error("sync: data of the container may be lost")
 	}

@@ -83,7 +83,7 @@ type IO struct {
 	ReadOps, WriteOps     uint64
 }
 
-// BootConfig describes a domain to boot. All fields are set.
+// BootConfig describes a domain to boot. All fields but Disks are set.
 type BootConfig struct {
 	ID        string   // the container's
 	Namespace string   // containerd's
@@ -95,6 +95,8 @@ type BootConfig struct {
 	MaxVCPUs    uint32 // that Agent().SetSize can have in use; at least VCPUs
 	Weight      uint16 // credit2; 0 = Xen's default
 	Cap         uint16 // credit2, percent of one physical CPU; 0 = none
+
+	Disks []Disk // in the order of their numbers in the guest
 
 	Share      string // directory with vmlinux and initramfs.cpio or initramfs.cpio.gz
 	ConsoleLog string // file that gets the guest's console, created by Boot

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
@@ -24,22 +26,126 @@ var ErrHostPath = errors.New("host path cannot be shared")
 // rootfsDir is where containerd expects the root file system, and unmounts it.
 func rootfsDir(bundle string) string { return filepath.Join(bundle, "rootfs") }
 
-// mountRootfs mounts what containerd's snapshotter says.
-func mountRootfs(dir string, rootfs []*types.Mount) error {
-	if len(rootfs) == 0 {
+// prepareRoot makes the root file system ready for a domain: disks to be put
+// together in the guest, or, where that cannot be, mounts of the host at the
+// bundle's rootfs. On an error nothing is left.
+func prepareRoot(dir string, list []*types.Mount, onHost bool) (_ *root, why string, err error) {
+	layers, err := parseLayers(list)
+	if err != nil {
+		return nil, "", err
+	}
+	plan, why, err := planDisks(layers)
+	if err != nil {
+		return nil, "", err
+	}
+	if plan != nil && !onHost {
+		r, err := openDisks(plan)
+		return r, "", err
+	}
+	if err := mountLayers(rootfsDir(dir), layers); err != nil {
+		return nil, "", errors.Join(err, unmountRootfs(dir))
+	}
+	return &root{}, why, nil
+}
+
+// mountLayers mounts the layers on top of each other. One that names others gets
+// them by descriptor, so that all mounts are at one place, where whoever cleans
+// up looks for them.
+func mountLayers(target string, layers []layer) error {
+	if len(layers) == 0 {
 		return nil
 	}
-	target := rootfsDir(dir)
 	if err := os.MkdirAll(target, 0o711); err != nil {
 		return fmt.Errorf("mount rootfs: %w", err)
 	}
-	for _, m := range rootfs {
-		mnt := mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
-		if err := mnt.Mount(target); err != nil {
+	var points []*os.File
+	defer func() {
+		for _, p := range points {
+			p.Close()
+		}
+	}()
+	point := func(n int) string { return "/proc/self/fd/" + strconv.Itoa(int(points[n].Fd())) }
+	for i := range layers {
+		m, err := hostMount(layers, i, point)
+		if err != nil {
+			return err
+		}
+		if err := m.Mount(target); err != nil {
 			return fmt.Errorf("mount rootfs: %w; is the container's snapshot still there?", err)
 		}
+		fd, err := unix.Open(target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("mount rootfs: open %s: %w", target, err)
+		}
+		points = append(points, os.NewFile(uintptr(fd), target))
 	}
 	return nil
+}
+
+// hostMount is layer i as the host mounts it, its transforms carried out.
+func hostMount(layers []layer, i int, point func(int) string) (*mount.Mount, error) {
+	l := layers[i]
+	m := &mount.Mount{Type: l.kind, Target: l.target}
+	var err error
+	if m.Source, err = expand(layers, i, l.source, point); err != nil {
+		return nil, err
+	}
+	for _, o := range l.options {
+		if o, err = expand(layers, i, o, point); err != nil {
+			return nil, err
+		}
+		switch value, isMkdir := strings.CutPrefix(o, optMkdir); {
+		case isMkdir && l.mkdir:
+			if err := mkdirIn(value, i, point); err != nil {
+				return nil, fmt.Errorf("rootfs mount %d: option %q: %w", i, o, err)
+			}
+		case strings.HasPrefix(o, optPrivate):
+			return nil, privateOption(i, o)
+		default:
+			m.Options = append(m.Options, o)
+		}
+	}
+	return m, nil
+}
+
+// mkdirIn makes a directory of one of the first n layers: PATH[:MODE[:UID:GID]],
+// mode octal. One that exists stays as it is.
+func mkdirIn(value string, n int, point func(int) string) error {
+	parts := strings.Split(value, ":")
+	if len(parts) == 3 || len(parts) > 4 {
+		return fmt.Errorf("want PATH[:MODE[:UID:GID]]: %w", errdefs.ErrInvalidArgument)
+	}
+	nums := []uint64{0o700, 0, 0}
+	for k, s := range parts[1:] {
+		base := 10
+		if k == 0 {
+			base = 8
+		}
+		var err error
+		if nums[k], err = strconv.ParseUint(s, base, 31); err != nil || k == 0 && nums[0] > 0o777 {
+			return fmt.Errorf("%q is no mode or id: %w", s, errdefs.ErrInvalidArgument)
+		}
+	}
+	for k := range n {
+		name, ok := strings.CutPrefix(parts[0], point(k)+"/")
+		if !ok {
+			continue
+		}
+		r, err := os.OpenRoot(point(k))
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		err = r.Mkdir(name, 0o700)
+		if errors.Is(err, os.ErrExist) {
+			return nil
+		}
+		if err == nil {
+			err = errors.Join(r.Lchown(name, int(nums[1]), int(nums[2])), r.Chmod(name, os.FileMode(nums[0])))
+		}
+		return err
+	}
+	return fmt.Errorf("%s is not in a mount before: %w", parts[0], errdefs.ErrInvalidArgument)
 }
 
 func unmountRootfs(dir string) error {
@@ -127,8 +233,22 @@ func closeSources(list []source) {
 	}
 }
 
-// export shares the root file system and the binds.
+// export shares the binds, and the root file system unless it is on disks.
 func export(ctx context.Context, g Guest, id string, s *bundle.Settings, binds []source) error {
+	if s.Container.RootMounts == nil {
+		if err := exportRoot(ctx, g, id, s); err != nil {
+			return err
+		}
+	}
+	for _, b := range binds {
+		if err := g.AddExport(ctx, b.name, b.file, b.readOnly, bundle.BindTTL); err != nil {
+			return fmt.Errorf("share %s: %w", b.file.Name(), err)
+		}
+	}
+	return nil
+}
+
+func exportRoot(ctx context.Context, g Guest, id string, s *bundle.Settings) error {
 	root, err := openPath("rootfs", s.Root, true)
 	if err != nil {
 		return err
@@ -139,11 +259,6 @@ func export(ctx context.Context, g Guest, id string, s *bundle.Settings, binds [
 	// the guest, which makes mount points in it.
 	if err := g.AddExport(ctx, s.Container.Rootfs, root, false, bundle.RootTTL); err != nil {
 		return fmt.Errorf("share rootfs %s: %w", s.Root, err)
-	}
-	for _, b := range binds {
-		if err := g.AddExport(ctx, b.name, b.file, b.readOnly, bundle.BindTTL); err != nil {
-			return fmt.Errorf("share %s: %w", b.file.Name(), err)
-		}
 	}
 	return nil
 }
