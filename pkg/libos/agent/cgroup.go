@@ -78,6 +78,15 @@ func (t *cgroupTree) fit(total uint64) error {
 	return nil
 }
 
+// refit is fit for what the guest has now.
+func (t *cgroupTree) refit() error {
+	m, err := readStats()
+	if err != nil {
+		return err
+	}
+	return t.fit(m.GetMemoryTotal())
+}
+
 // enableControllers lets the cgroups below root have limits.
 func enableControllers(root string, names []string) error {
 	for _, name := range names {

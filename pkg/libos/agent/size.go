@@ -40,6 +40,10 @@ const (
 // its memory or the host gives no more.
 func (s service) SetSize(ctx context.Context, r *agentapi.SetSizeRequest) (*agentapi.SetSizeResponse, error) {
 	resp, err := guestSize.set(ctx, r.GetMemoryBytes(), r.GetVcpus())
+	if r.GetMemoryBytes() != 0 {
+		// Half of a change counts too.
+		err = errors.Join(err, s.agent.cgroups.refit())
+	}
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
