@@ -20,7 +20,7 @@ import (
 // files of the host and of other containers, run programs.
 func TestBackEnd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
+	t.Cleanup(cancel)
 	h := &host{T: t, ctx: ctx, lab: machine}
 	h.neighbour()
 	puppet := filepath.Join(t.TempDir(), "puppet")

@@ -57,7 +57,7 @@ const envSeconds = "HOSTILE_SECONDS"
 
 func TestHostile(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Minute)
-	defer cancel()
+	t.Cleanup(cancel)
 	seconds, err := strconv.Atoi(cmp.Or(os.Getenv(envSeconds), "5"))
 	if err != nil {
 		t.Fatalf("%s: %v", envSeconds, err)
