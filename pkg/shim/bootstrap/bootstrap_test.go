@@ -161,9 +161,19 @@ func TestAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "\x08\x03\x12" + string(rune(len(address))) + address + "\x1a\x05ttrpc"
+	want := "\x08\x03\x12" + string(rune(len(address))) + address + "\x1a\x05ttrpc" +
+		"\x32\x52\x0a\x50\x0a\x36type.googleapis.com/containerd.types.MountCapabilities\x12\x16" +
+		"\x0a\x05erofs\x12\x06format\x12\x05mkdir"
 	if string(current) != want {
 		t.Errorf("new: %q, want %q", current, want)
+	}
+	var r bootapi.BootstrapResult
+	var caps types.MountCapabilities
+	if err := proto.Unmarshal(current, &r); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := r.FindExtension(&caps); !found || err != nil || !proto.Equal(&caps, mountCapabilities()) {
+		t.Errorf("mount capabilities %v, %v", &caps, err)
 	}
 	for _, tt := range []struct {
 		release string
@@ -337,6 +347,9 @@ func TestInfo(t *testing.T) {
 	var info types.RuntimeInfo
 	if err := proto.Unmarshal(out.Bytes(), &info); err != nil {
 		t.Fatal(err)
+	}
+	if info.Annotations["containerd.io/runtime-allow-mounts"] != "erofs,format/*,mkdir/*" {
+		t.Errorf("annotations %v", info.Annotations)
 	}
 	if info.Name != "io.containerd.xcontainer.v2" || info.Version.GetVersion() == "" {
 		t.Errorf("info %v", &info)

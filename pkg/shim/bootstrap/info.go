@@ -22,7 +22,7 @@ const RuntimeName = "io.containerd.xcontainer.v2"
 const featuresURL = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 
 // Info answers -info. Only what holds is advertised: no user namespaces, no
-// id-mapped mounts, no mounts of our own, no hooks.
+// id-mapped mounts, no hooks.
 func Info(stdout io.Writer) error {
 	version, revision := buildVersion()
 	off := false
@@ -47,6 +47,8 @@ func Info(stdout io.Writer) error {
 		Name:     RuntimeName,
 		Version:  &types.RuntimeVersion{Version: version, Revision: revision},
 		Features: &anypb.Any{TypeUrl: featuresURL, Value: data},
+
+		Annotations: map[string]string{allowMounts: mountAnnotation()},
 	})
 	if err != nil {
 		return fmt.Errorf("info: %w", err)

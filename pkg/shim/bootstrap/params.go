@@ -53,16 +53,16 @@ func decode(input []byte, f Flags, getenv func(string) string) params {
 // answer is what `start` prints for a shim that listens at address. Every daemon
 // before 2.3 takes the bare address as version 2 (JSON with version 3 would stop
 // 1.7). Daemons 2.3.0 to 2.3.6 trim white space around the message, which must
-// therefore neither begin nor end with any: it ends with the protocol's name.
+// therefore neither begin nor end with any: it ends with the name of a transform.
 func (p params) answer(address string) ([]byte, error) {
 	if !p.bootstrap {
 		return []byte(address), nil
 	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&bootapi.BootstrapResult{
-		Version:  taskV3,
-		Address:  address,
-		Protocol: "ttrpc",
-	})
+	r := &bootapi.BootstrapResult{Version: taskV3, Address: address, Protocol: "ttrpc"}
+	if err := r.AddExtension(mountCapabilities()); err != nil {
+		return nil, fmt.Errorf("encode the answer: %w", err)
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encode the answer: %w", err)
 	}
