@@ -72,6 +72,10 @@ func (s *Settings) hooks(h *specs.Hooks) error {
 		}
 		s.Container.StartHooks = append(s.Container.StartHooks, out)
 	}
+	if len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 { //nolint:staticcheck // deprecated, yet still sent
+		// They find the root file system in the bundle.
+		s.HostMounts = true
+	}
 	own := *h
 	own.StartContainer = nil
 	s.Host.Hooks = &own

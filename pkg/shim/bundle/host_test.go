@@ -37,6 +37,9 @@ func TestHost(t *testing.T) {
 	if len(h.Hooks.CreateRuntime) != 1 || len(h.Hooks.StartContainer) != 0 || *h.Hooks.Poststop[0].Timeout != 7 {
 		t.Errorf("hooks %+v", h.Hooks)
 	}
+	if !s.HostMounts {
+		t.Error("the createRuntime hook finds no root file system")
+	}
 	want := []*agentapi.Hook{
 		{Path: "/bin/s", Args: []string{"/bin/s"}},
 		{Path: "/bin/t", Args: []string{"t", "1"}, Env: []string{"A=1"}, Timeout: 5},

@@ -32,6 +32,9 @@ type Record struct {
 	Backend Process `json:"backend,omitzero"`
 	Holder  Process `json:"holder,omitzero"`
 
+	// Hooks: the container has poststop hooks, which are still to run.
+	Hooks bool `json:"hooks,omitempty"`
+
 	// Cgroups are the folders below /sys/fs/cgroup that the shim made.
 	Cgroups []string `json:"cgroups,omitempty"`
 }

@@ -32,7 +32,11 @@ type container struct {
 
 	onDisks bool // the root file system is in the guest's hands
 
+	host     bundle.Host
+	settings *bundle.Settings // what execs inherit; set before there are any
+
 	guest  Guest          // nil until booted
+	cgroup Cgroup         // of the holder; nil until made, or where there are none
 	holder *holder.Holder // nil until started
 	init   *process
 
@@ -77,7 +81,11 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 		defer cancel()
-		if terr := c.teardown(ctx); terr != nil {
+		terr := c.teardown(ctx)
+		if terr == nil {
+			terr = c.forget(ctx)
+		}
+		if terr != nil {
 			logger.WithError(terr).Error("create: undo")
 		}
 		logger.WithError(err).WithField("steps", c.steps.String()).Error("create failed")
@@ -95,6 +103,7 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 		logger.Warnf("ignored: %s", what)
 	}
 	c.limits = settings.Limits
+	c.host, c.settings = settings.Host, settings
 	settings.Container.Process.Terminal = r.Terminal
 	c.init = newProcess(c, "", stdio.Config{
 		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
@@ -122,7 +131,10 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	settings.ForDevices(root.poolBytes())
 	c.limits, c.onDisks = settings.Limits, len(root.disks) > 0
 	done()
-	if err := c.startHolder(); err != nil {
+	if err := c.startHolder(&settings.Host); err != nil {
+		return nil, err
+	}
+	if err := c.createHooks(ctx); err != nil {
 		return nil, err
 	}
 	if c.guest, err = c.boot(ctx, settings, root.disks); err != nil {
@@ -166,18 +178,6 @@ func (c *container) amend(change func(*record.Record)) error {
 	defer c.recordMu.Unlock()
 	change(&c.record)
 	return c.record.Write(c.bundle)
-}
-
-func (c *container) startHolder() (err error) {
-	defer c.steps.time("holder")()
-	if c.holder, err = holder.Start(holder.Config{ID: c.id}); err != nil {
-		return err
-	}
-	p, err := record.Of(c.holder.Pid())
-	if err != nil {
-		return fmt.Errorf("record holder: %w", err)
-	}
-	return c.amend(func(r *record.Record) { r.Holder = p })
 }
 
 // boot boots the domain, a second time if the kernel crashes on its way to the
@@ -238,6 +238,9 @@ func (c *container) create(ctx context.Context, s *bundle.Settings, binds []sour
 			s.Container.Hostname = name
 		}
 	}
+	if err := c.guestHooks(s); err != nil {
+		return err
+	}
 	defer c.steps.time("process create")()
 	r, err := c.guest.Agent().CreateContainer(ctx, &agentapi.CreateContainerRequest{Id: c.id, Container: s.Container})
 	if err != nil {
@@ -287,8 +290,8 @@ func (c *container) closeGuest(ctx context.Context) error {
 	return c.guest.Close(ctx)
 }
 
-// teardown takes back all that newContainer made: holder, domain, mounts,
-// record. It tries every step; called again after an error it tries again.
+// teardown takes back all that newContainer made: holder, cgroup, domain, mounts,
+// and unless hooks are to come the record. It tries every step; called again after an error it tries again.
 func (c *container) teardown(ctx context.Context) error {
 	c.teardownMu.Lock()
 	defer c.teardownMu.Unlock()
@@ -302,6 +305,9 @@ func (c *container) teardown(ctx context.Context) error {
 	if c.holder != nil {
 		c.holder.Close()
 	}
+	if c.cgroup != nil {
+		errs = append(errs, c.cgroup.Delete())
+	}
 	if c.guest != nil {
 		if c.dirty {
 			c.sync(ctx)
@@ -313,10 +319,13 @@ func (c *container) teardown(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after container %s: %w", c.id, err)
 	}
+	c.tornDown = true
+	if c.poststopDue() {
+		return nil // forget removes the record
+	}
 	if err := record.Remove(c.bundle); err != nil {
 		return fmt.Errorf("clean up after container %s: %w", c.id, err)
 	}
-	c.tornDown = true
 	return nil
 }
 

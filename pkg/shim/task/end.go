@@ -241,5 +241,8 @@ func (c *container) delete(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 	defer cancel()
-	return c.teardown(ctx)
+	if err := c.teardown(ctx); err != nil {
+		return err
+	}
+	return c.forget(ctx)
 }

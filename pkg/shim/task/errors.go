@@ -13,6 +13,8 @@ import (
 
 	"github.com/xcontainer/xcontainer/pkg/io/stdio"
 	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
+	"github.com/xcontainer/xcontainer/pkg/shim/hostcgroup"
+	"github.com/xcontainer/xcontainer/pkg/shim/netns"
 )
 
 // maxErrorText bounds the words of an error, in bytes: the agent may send much.
@@ -33,6 +35,10 @@ func toRPC(err error) error {
 		{bundle.ErrNotFound, errdefs.ErrNotFound},
 		{stdio.ErrUnsupported, errdefs.ErrInvalidArgument},
 		{ErrHostPath, errdefs.ErrInvalidArgument},
+		{hostcgroup.ErrInvalid, errdefs.ErrInvalidArgument},
+		{hostcgroup.ErrInUse, errdefs.ErrFailedPrecondition},
+		{netns.ErrNotFound, errdefs.ErrInvalidArgument},
+		{netns.ErrInvalid, errdefs.ErrInvalidArgument},
 	} {
 		if errors.Is(err, m.is) {
 			kind = m.code

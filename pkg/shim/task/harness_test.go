@@ -57,6 +57,7 @@ type daemon struct {
 	t      *testing.T
 	dir    string
 	world  *tasktest.World
+	groups *tasktest.Cgroups
 	task   taskapi.TTRPCTaskService
 	client *ttrpc.Client
 
@@ -71,7 +72,7 @@ type daemon struct {
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
 	before := inventory(t)
-	d := &daemon{t: t, dir: t.TempDir(), shutdown: make(chan struct{}), grown: make(chan struct{})}
+	d := &daemon{t: t, dir: t.TempDir(), groups: &tasktest.Cgroups{}, shutdown: make(chan struct{}), grown: make(chan struct{})}
 	domains := filepath.Join(d.dir, "domains")
 	if err := os.Mkdir(domains, 0o700); err != nil {
 		t.Fatal(err)
@@ -90,6 +91,7 @@ func newDaemon(t *testing.T) *daemon {
 		Share:     "/share",
 		CPUs:      2,
 		Boot:      d.world.Boot,
+		Cgroup:    d.groups.At,
 		Events:    queue,
 		Shutdown:  func() { close(d.shutdown) },
 	})
@@ -108,6 +110,9 @@ func newDaemon(t *testing.T) *daemon {
 		stopTask()
 		queue.Close(ctx)
 		stopEvents()
+		if n := d.groups.Count(); n != 0 {
+			t.Errorf("%d cgroups left", n)
+		}
 		if n, err := d.world.Domains(); n != 0 || err != nil {
 			t.Errorf("%d domains left, %v", n, err)
 		}

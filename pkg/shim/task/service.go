@@ -47,7 +47,9 @@ type Config struct {
 	Share     string // directory of kernel and initramfs
 	CPUs      int    // of this host
 	Boot      Boot
-	Events    Publisher
+	// Cgroup gives the cgroup of a path (hostcgroup.Path); nil: this host's.
+	Cgroup func(path string) (Cgroup, error)
+	Events Publisher
 	// Shutdown is called once, when containerd wants the shim to end and no
 	// container is left.
 	Shutdown func()
@@ -66,6 +68,9 @@ type Service struct {
 
 // New returns a service without containers.
 func New(c Config) *Service {
+	if c.Cgroup == nil {
+		c.Cgroup = hostCgroup
+	}
 	return &Service{Config: c, containers: make(map[string]*container)}
 }
 
@@ -152,6 +157,7 @@ func (s *Service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emp
 	for _, what := range ignored {
 		log.G(ctx).WithField("id", r.ID).Warnf("exec %s: ignored: %s", r.ExecID, what)
 	}
+	c.settings.InheritTo(spec)
 	spec.Terminal = r.Terminal
 	p := newProcess(c, r.ExecID, stdio.Config{
 		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,

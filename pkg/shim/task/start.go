@@ -32,6 +32,11 @@ func (c *container) start(ctx context.Context) error {
 	_, err := c.guest.Agent().StartContainer(ctx, &agentapi.StartContainerRequest{Id: c.id})
 	done()
 	if err == nil {
+		err = c.poststart(ctx)
+	} else {
+		err = fromAgent(err)
+	}
+	if err == nil {
 		p.started(func() {
 			c.s.Events.Publish(topicStart, &events.TaskStart{ContainerID: c.id, Pid: c.pid()})
 		})
@@ -41,7 +46,7 @@ func (c *container) start(ctx context.Context) error {
 	// One line with all of a container's making.
 	logger := log.G(ctx).WithField("id", c.id).WithField("total", c.steps.total()).WithField("steps", c.steps.String())
 	if err != nil {
-		err = c.cause(ctx, fromAgent(err))
+		err = c.cause(ctx, err)
 		logger.WithError(err).Error("start failed")
 		c.endFailed(ctx)
 		return err

@@ -71,6 +71,12 @@ func (c *container) update(ctx context.Context, r *specs.LinuxResources) error {
 	if err := u.apply(ctx); err != nil {
 		return c.cause(ctx, u.back(ctx, err))
 	}
+	if c.cgroup != nil {
+		// What limits the container has changed; this one only shows it.
+		if err := c.cgroup.Update(r); err != nil {
+			log.G(ctx).WithError(err).WithField("id", c.id).Warn("update: the cgroup on the host does not follow")
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limits = next
