@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package labrun runs this very program in a lab's dom0.
+package labrun
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/xcontainer/xcontainer/integration/internal/tally"
+	"github.com/xcontainer/xcontainer/integration/lab"
+)
+
+// payload is where dom0 has our programs.
+const payload = "/opt/xcontainer"
+
+// kept is how much of containerd's log is worth keeping after a failure.
+const kept = "16000000"
+
+// Run boots the lab called name, runs this program there with args, and shows its
+// output. With LAB_ATTACH set it takes a running lab, whose name is in
+// XCONTAINER_LAB. It returns the program's exit code; after one that is not 0,
+// containerd's log is in build/name.
+func Run(ctx context.Context, name string, args ...string) (code int, err error) {
+	checkout, err := lab.FindCheckout("..") // integration is a module of its own
+	if err != nil {
+		return 1, err
+	}
+	begin := time.Now()
+	o := lab.Options{
+		Checkout: checkout, Name: cmp.Or(os.Getenv(lab.EnvName), name), Xen: os.Getenv("LAB_XEN"),
+		Progress: func(what string) { fmt.Printf("[%4.0fs] %s\n", time.Since(begin).Seconds(), what) },
+	}
+	l, end, err := open(ctx, o)
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	self, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	program := "/var/tmp/" + name
+	if err := l.CopyTo(ctx, self, program); err != nil {
+		return 1, err
+	}
+	argv := append([]string{"env", "PATH=" + payload + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"XCONTAINER_SHARE=" + payload + "/share/xcontainer", program}, args...)
+	c := l.Command(lab.Quote(argv...))
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	err = c.Run(ctx)
+	var exit *lab.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return exit.Code, keepLog(ctx, l, filepath.Join(checkout, "build", name))
+	case err != nil:
+		return 1, errors.Join(err, keepLog(context.WithoutCancel(ctx), l, filepath.Join(checkout, "build", name)))
+	}
+	return 0, nil
+}
+
+// open starts or attaches to a lab; end gives it up.
+func open(ctx context.Context, o lab.Options) (l *lab.Lab, end func() error, err error) {
+	if os.Getenv("LAB_ATTACH") != "" {
+		if l, err = lab.Attach(ctx, o); err != nil {
+			return nil, nil, err
+		}
+		return l, l.Close, l.SyncPayload(ctx)
+	}
+	// One that an interrupted run left behind is of no use.
+	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
+		return nil, nil, err
+	}
+	if l, err = lab.Up(ctx, o); err != nil {
+		return nil, nil, err
+	}
+	return l, l.Down, nil
+}
+
+// keepLog saves the end of containerd's log, which has the shims' lines.
+func keepLog(ctx context.Context, l *lab.Lab, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	r, err := l.Run(ctx, "tail -c "+kept+" /var/log/containerd.log", nil)
+	if err != nil {
+		return fmt.Errorf("keep containerd's log: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("keep containerd's log: %w", err)
+	}
+	path := filepath.Join(dir, "containerd.log")
+	if err := os.WriteFile(path, bytes.ToValidUTF8(r.Stdout, []byte("?")), 0o644); err != nil {
+		return fmt.Errorf("keep containerd's log: %w", err)
+	}
+	fmt.Println("containerd's log is in", path)
+	return nil
+}
+
+// Checks prints one line for each check, and counts.
+type Checks struct {
+	tally.Tally
+	begin time.Time
+}
+
+// Begin starts the clock of the lines.
+func (c *Checks) Begin() { c.begin = time.Now() }
+
+// Say prints what is going on.
+func (c *Checks) Say(format string, args ...any) {
+	fmt.Printf("[%4.0fs] %s\n", time.Since(c.begin).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// Check counts a check that found ok, and prints it.
+func (c *Checks) Check(ok bool, format string, args ...any) {
+	word := "ok  "
+	if ok {
+		c.Passed++
+	} else {
+		c.Failed++
+		word = "FAIL"
+	}
+	c.Say("%s %s", word, fmt.Sprintf(format, args...))
+}

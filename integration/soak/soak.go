@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package soak
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
+)
+
+// Config says how long a soak is.
+type Config struct {
+	Execs  int // in one container
+	From   int // the exec from which on nothing may grow
+	Cycles int // containers, one after the other
+	Warm   int // containers before them
+}
+
+// Long and Short are the two forms.
+var (
+	Long  = Config{Execs: 1000, From: 100, Cycles: 300, Warm: 20}
+	Short = Config{Execs: 60, From: 30, Cycles: 12, Warm: 4}
+)
+
+// Tolerances, in bytes. What they are for stands where they are used.
+const (
+	shimGrowth    = 2 << 20
+	backendGrowth = 2 << 20
+	dom0Growth    = 16 << 20
+	slabGrowth    = 4 << 20
+)
+
+const (
+	callTimeout = 2 * time.Minute  // of one call to containerd, under emulation
+	settleTime  = 30 * time.Second // for a number to come back to where it was
+	settlePoll  = 500 * time.Millisecond
+	// fifoDir has the named pipes of our processes.
+	fifoDir = "/run/soak"
+)
+
+// soak is one run.
+type soak struct {
+	Config
+	labrun.Checks
+	host *ctrd.Host
+}
+
+// Run does it all, shows it, and tells whether everything was well.
+func Run(ctx context.Context, c Config) bool {
+	s := &soak{Config: c}
+	s.Begin()
+	if err := s.run(ctx); err != nil {
+		s.Check(false, "%v", err)
+	}
+	os.RemoveAll(fifoDir)
+	fmt.Println(s.Tally)
+	return s.Failed == 0
+}
+
+func (s *soak) run(ctx context.Context) (err error) {
+	if s.host, err = ctrd.Open(ctx); err != nil {
+		return err
+	}
+	defer s.host.Close()
+	before, err := ctrd.Inventory()
+	if err != nil {
+		return err
+	}
+	if err := s.execs(ctx); err != nil {
+		return fmt.Errorf("execs: %w", err)
+	}
+	s.left(before, "execs")
+	if err := s.cycles(ctx); err != nil {
+		return fmt.Errorf("cycles: %w", err)
+	}
+	return nil
+}
+
+// same waits until now, which may fail for a moment, is at most was+allow, and
+// checks that.
+func (s *soak) same(what string, was, allow int64, now func() (int64, error)) {
+	var got int64
+	var err error
+	for deadline := time.Now().Add(settleTime); ; time.Sleep(settlePoll) {
+		if got, err = now(); err == nil && got <= was+allow {
+			break
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+	}
+	if err != nil {
+		s.Check(false, "%s: %v", what, err)
+		return
+	}
+	s.Check(got <= was+allow, "%s: %s, was %s%s", what, number(got), number(was), allowance(allow))
+}
+
+func allowance(allow int64) string {
+	if allow == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", may grow by %s", number(allow))
+}
+
+// number renders a count, or bytes if it is that large.
+func number(n int64) string {
+	if n > -1<<16 && n < 1<<16 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20))
+}
