@@ -156,6 +156,9 @@ func TestDisks(t *testing.T) {
 	if _, s := r.disk(0).call(0, 8, nil, 512); s != 0 {
 		t.Errorf("read after a reset: status %d", s)
 	}
+	if st, err := r.client.Stats(ctx(t)); err != nil || st.ReadOps != 2*(noxs.MaxDisks-1)+2 || st.WriteBytes != (noxs.MaxDisks-1)*4096 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
 	r.client.Close()
 	waitFor(t, "the back-end's end", func() bool {
 		n := 0
