@@ -76,6 +76,7 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 			_ = c.cgroup.remove() // the first error is the one that helps
 		}
 	}()
+	refused := c.cgroup.forksRefused()
 	p, err := a.spawn(launch{
 		args:   []string{stage.KindInit, a.cfg.Exports, a.cfg.MountPoint},
 		flags:  initFlags,
@@ -83,11 +84,11 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 		config: spec,
 	}, io)
 	if err != nil {
-		return status.Error(codes.Internal, err.Error())
+		return c.cgroup.explain(refused, err)
 	}
 	if err := p.expect(ctx, stage.Ready); err != nil {
 		p.destroy()
-		return err
+		return c.cgroup.explain(refused, err)
 	}
 	c.init = p
 	p.settled()
@@ -186,6 +187,7 @@ func (a *Agent) buildExec(ctx context.Context, c *container, spec *agentapi.Proc
 	if err != nil {
 		return nil, err
 	}
+	refused := c.cgroup.forksRefused()
 	p, err := a.spawn(launch{
 		args:   []string{stage.KindExec},
 		cgroup: c.cgroup,
@@ -196,11 +198,11 @@ func (a *Agent) buildExec(ctx context.Context, c *container, spec *agentapi.Proc
 		if !c.init.running() {
 			return nil, status.Errorf(codes.FailedPrecondition, "container %q is not running", c.id)
 		}
-		return nil, status.Error(codes.Internal, err.Error())
+		return nil, c.cgroup.explain(refused, err)
 	}
 	if err := p.expect(ctx, 0); err != nil {
 		p.destroy()
-		return nil, err
+		return nil, c.cgroup.explain(refused, err)
 	}
 	p.ctl.Close()
 	p.settled()

@@ -221,7 +221,7 @@ func (g *guest) load() (goroutines, fds int) {
 }
 
 // applets are the commands of the test image.
-const applets = "sh cat true false id sleep stty ls mount echo kill head dd tr readlink stat grep hostname env pwd touch mkdir rm wc seq dnsdomainname chmod umount sed tty cut ionice sync"
+const applets = "sh cat true false id sleep stty ls mount echo kill head dd tr readlink stat grep hostname env pwd touch mkdir rm wc seq dnsdomainname chmod umount sed tty cut ionice tail"
 
 // image makes an export with a busybox and returns the export's name.
 func (g *guest) image() string {

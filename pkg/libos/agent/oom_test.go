@@ -214,13 +214,25 @@ func TestOOMBeforeStart(t *testing.T) {
 func TestPidsLimit(t *testing.T) {
 	g := newGuest(t)
 	g.needControllers()
-	spec := g.spec("sh", "-c", "for i in $(seq 50); do sleep 1000 & done 2>&1; exec sleep 1000")
+	spec := g.spec("sh", "-c", "(for i in $(seq 50); do sleep 1000 & done) 2>&1; exec sleep 1000")
 	spec.Resources = &agentapi.Resources{PidsMax: proto.Int64(20)}
 	id, s := g.start(spec, nil)
 	waitFor(t, func() bool { return bufferHas(s.out, "fork") })
 	st, err := g.api.ContainerStats(g.context(), &agentapi.ContainerStatsRequest{Id: id})
 	if err != nil || st.PidsMax != 20 || st.PidsCurrent > 20 || st.PidsCurrent < 10 {
 		t.Errorf("stats: %v, %v", st, err)
+	}
+	// There is room for no process, then for one but not for its threads.
+	for _, room := range []int64{0, 1, 2} {
+		_, err := g.api.Update(g.context(), &agentapi.UpdateRequest{Id: id, Resources: &agentapi.Resources{PidsMax: proto.Int64(int64(st.PidsCurrent) + room)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprint("e", room)
+		_, err = g.exec(id, name, g.process("true"), nil)
+		if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "pids.max") {
+			t.Errorf("room for %d: %v", room, err)
+		}
 	}
 	g.end(id)
 }

@@ -51,6 +51,9 @@ type exit struct {
 	oomKilled      bool   // this process was one of them
 }
 
+// errEarlyEnd is what is known of a stage that ends without a word.
+var errEarlyEnd = status.Error(codes.FailedPrecondition, "the process was killed before it could start")
+
 // running reports whether the end of the process is not known yet.
 func (p *process) running() bool {
 	select {
@@ -238,7 +241,7 @@ func (p *process) expect(ctx context.Context, want stage.Type) error {
 		case err == nil:
 			return status.Errorf(codes.Internal, "stage sent frame %q", t)
 		default:
-			return status.Errorf(codes.FailedPrecondition, "the process was killed before it could start")
+			return errEarlyEnd
 		}
 	}
 }

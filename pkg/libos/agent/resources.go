@@ -194,3 +194,20 @@ func (c *cgroup) read(file string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(c.path, file))
 	return strings.TrimRight(string(b), "\n"), err
 }
+
+// forksRefused is how often pids.max has kept a process or thread from being
+// made.
+func (c *cgroup) forksRefused() uint64 { return c.table("pids.events")["max"] }
+
+// explain gives the error of a process that could not be started its status, and
+// the reason if that is the limit of processes; before is forksRefused from
+// before the attempt. A stage needs a few threads of its own.
+func (c *cgroup) explain(before uint64, err error) error {
+	if (err == errEarlyEnd || errors.Is(err, unix.EAGAIN)) && c.forksRefused() > before {
+		return status.Errorf(codes.ResourceExhausted, "the process could not start: the container's limit of %d processes and threads (pids.max) is reached", c.number("pids.max"))
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codes.Internal, err.Error())
+}
