@@ -20,8 +20,10 @@ import (
 const (
 	// cmdline: hvc0 is the kernel log; a panic ends the domain at once; no
 	// timer compares the TSC with Xen's clock twice a second, which would wake
-	// idle guests to judge a clock that they do not use; the agent is /init.
-	cmdline = "console=hvc0 loglevel=4 panic=-1 tsc=nowatchdog rdinit=/init"
+	// idle guests to judge a clock that they do not use; no alarm about
+	// processors that stood still, since pausing the domain looks like that;
+	// the agent is /init.
+	cmdline = "console=hvc0 loglevel=4 panic=-1 tsc=nowatchdog rcupdate.rcu_cpu_stall_suppress=1 rdinit=/init"
 
 	// helloTimeout bounds a guest's boot, which takes half a second. It is that
 	// long because a busy host may be emulated.
@@ -40,8 +42,9 @@ type Config struct {
 	ConsolePath string   // file for the guest's kernel log, made anew
 	UUID        abi.UUID // the domain's handle
 	MemoryBytes uint64   // of the whole domain
-	VCPUs       uint32
-	Weight, Cap uint16 // credit2; 0 = Xen's default
+	VCPUs       uint32   // in use from the start
+	MaxVCPUs    uint32   // that the agent's SetSize can have in use; 0 = VCPUs
+	Weight, Cap uint16   // credit2; 0 = Xen's default
 
 	// Disks are virtio block devices, of which there can be MaxDisks, with the
 	// serial numbers disk0, disk1 …
