@@ -35,6 +35,7 @@ func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
 		UUID:          c.UUID,
 		MemoryBytes:   c.MemoryBytes,
 		VCPUs:         c.VCPUs,
+		MaxVCPUs:      c.MaxVCPUs,
 		Weight:        c.Weight,
 		Cap:           c.Cap,
 		Disks:         disks,
