@@ -35,6 +35,8 @@ const (
 	programs = "/var/tmp/xc-e2e"
 	ptyrun   = programs + "/ptyrun"
 	domkill  = programs + "/domkill"
+
+	taskupdate = programs + "/taskupdate"
 )
 
 // prepare puts the tests' programs and images on the machine under test.
@@ -44,7 +46,7 @@ func prepare() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for program, path := range map[string]string{"./ptyrun": ptyrun, "./domkill": domkill} {
+	for program, path := range map[string]string{"./ptyrun": ptyrun, "./domkill": domkill, "./taskupdate": taskupdate} {
 		bin := filepath.Join(dir, "program")
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, program)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
