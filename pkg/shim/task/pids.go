@@ -20,7 +20,7 @@ import (
 // guestPIDs is where the numbers of the guest's processes begin for clients. No
 // process of any host has a number from here on (Linux: PID_MAX_LIMIT), so nobody
 // takes one for the other: clients look pids up in /proc, signal them, and Docker
-// tells a container's end by its pid. See docs/decisions/0006.
+// tells a container's end by its pid. See docs/decisions/0005.
 const guestPIDs = 1 << 22
 
 const (
