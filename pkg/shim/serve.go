@@ -159,7 +159,8 @@ func handleSignals(ctx context.Context, terminate func()) {
 	ch := make(chan os.Signal, 8)
 	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1)
 	defer signal.Stop(ch)
-	signal.Ignore(unix.SIGPIPE)
+	// Caught and not ignored: hooks and loggers inherit what is ignored.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	for {
 		select {
 		case <-ctx.Done():

@@ -61,7 +61,7 @@ func run(args []string, p Parts) error {
 	case f.Action == bootstrap.ActionDelete:
 		ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 		defer cancel()
-		return bootstrap.Delete(ctx, f, p.Destroy, os.Stdout)
+		return bootstrap.Delete(ctx, f, p.Destroy, os.Stdout, os.Stderr)
 	}
 	if err := f.Serving(); err != nil {
 		return err

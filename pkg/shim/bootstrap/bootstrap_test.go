@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -372,7 +373,7 @@ func TestDeleteOfNothing(t *testing.T) {
 	}
 	for range 2 {
 		var out bytes.Buffer
-		if err := Delete(t.Context(), Flags{ID: "c", Namespace: "ns", Bundle: dir}, none, &out); err != nil {
+		if err := Delete(t.Context(), Flags{ID: "c", Namespace: "ns", Bundle: dir}, none, &out, io.Discard); err != nil {
 			t.Fatal(err)
 		}
 		var r taskapi.DeleteResponse
@@ -436,7 +437,7 @@ func TestDelete(t *testing.T) {
 	}
 	f := Flags{ID: "c", Namespace: "ns", Bundle: dir}
 	var out bytes.Buffer
-	err := Delete(t.Context(), f, destroy, &out)
+	err := Delete(t.Context(), f, destroy, &out, io.Discard)
 	if !errors.Is(err, fail) || out.Len() != 0 || !strings.HasPrefix(err.Error(), "delete c: ") {
 		t.Errorf("got %v, output %q", err, out.String())
 	}
@@ -445,7 +446,7 @@ func TestDelete(t *testing.T) {
 		t.Errorf("record %v, %v", left, err)
 	}
 	fail = nil
-	if err := Delete(t.Context(), f, destroy, &out); err != nil {
+	if err := Delete(t.Context(), f, destroy, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	var resp taskapi.DeleteResponse

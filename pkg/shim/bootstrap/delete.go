@@ -13,9 +13,13 @@ import (
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
+	"github.com/xcontainer/xcontainer/pkg/shim/hooks"
+	"github.com/xcontainer/xcontainer/pkg/shim/hostcgroup"
 	"github.com/xcontainer/xcontainer/pkg/shim/record"
 )
 
@@ -30,8 +34,9 @@ type Destroy func(ctx context.Context, uuid [16]byte) error
 // Delete removes all that a dead shim left of the container in the bundle, and
 // reports its exit to containerd. It may be called again, and for a container
 // that was never created. It tries every step even if one fails; the bundle's
-// directory is containerd's.
-func Delete(ctx context.Context, f Flags, destroy Destroy, stdout io.Writer) error {
+// directory is containerd's. What fails of the container's hooks goes to stderr,
+// which containerd logs.
+func Delete(ctx context.Context, f Flags, destroy Destroy, stdout, stderr io.Writer) error {
 	if err := f.need(); err != nil {
 		return err
 	}
@@ -51,9 +56,13 @@ func Delete(ctx context.Context, f Flags, destroy Destroy, stdout io.Writer) err
 		for _, p := range []record.Process{r.Shim, r.Backend, r.Holder} {
 			errs = append(errs, p.Kill(ctx))
 		}
-		errs = append(errs, destroy(ctx, r.UUID))
+		errs = append(errs, destroy(ctx, r.UUID), hostcgroup.Remove(r.Cgroups))
 	}
 	errs = append(errs, unmount(filepath.Join(dir, "rootfs")), removeSocket(dir))
+	if r != nil && r.Hooks {
+		// Also if something is left: nobody else will run them.
+		errs = append(errs, poststop(ctx, r, dir, stderr))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete %s: %w", f.ID, err)
 	}
@@ -69,6 +78,23 @@ func Delete(ctx context.Context, f Flags, destroy Destroy, stdout io.Writer) err
 		return fmt.Errorf("delete %s: answer: %w", f.ID, err)
 	}
 	return nil
+}
+
+// poststop runs the hooks that follow a container's end, once.
+func poststop(ctx context.Context, r *record.Record, dir string, stderr io.Writer) error {
+	h, err := bundle.LoadHost(dir)
+	if err != nil {
+		fmt.Fprintf(stderr, "poststop hooks of container %s are not run: %v\n", r.ID, err)
+		return nil
+	}
+	run := hooks.Run{Kind: hooks.Poststop, State: specs.State{
+		Version: specs.Version, ID: r.ID, Status: specs.StateStopped, Bundle: dir, Annotations: h.Annotations,
+	}}
+	for _, err := range run.All(ctx, h.Hooks.Poststop) {
+		fmt.Fprintf(stderr, "container %s: %v\n", r.ID, err)
+	}
+	r.Hooks = false
+	return r.Write(dir)
 }
 
 func unmount(rootfs string) error {

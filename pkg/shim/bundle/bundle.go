@@ -76,6 +76,40 @@ type Settings struct {
 
 // Load reads dir/config.json. cpus is the number of CPUs of this host.
 func Load(dir string, cpus int) (*Settings, error) {
+	data, err := read(dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := Parse(data, dir, cpus)
+	if errors.Is(err, errSyntax) {
+		return nil, corrupt(dir, err)
+	}
+	return s, err
+}
+
+// LoadHost reads of dir/config.json only what it says of the container's place on
+// the host.
+func LoadHost(dir string) (*Host, error) {
+	data, err := read(dir)
+	if err != nil {
+		return nil, err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return nil, corrupt(dir, err)
+	}
+	s := &Settings{Container: &agentapi.Container{}}
+	if err := s.host(&spec); err != nil {
+		return nil, err
+	}
+	return &s.Host, nil
+}
+
+func corrupt(dir string, err error) error {
+	return &Error{ErrInvalid, fmt.Sprintf("%s is corrupt (%v); create the container again", filepath.Join(dir, "config.json"), err)}
+}
+
+func read(dir string) ([]byte, error) {
 	name := filepath.Join(dir, "config.json")
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -92,11 +126,7 @@ func Load(dir string, cpus int) (*Settings, error) {
 	if len(data) > MaxConfigBytes {
 		return nil, &Error{ErrInvalid, fmt.Sprintf("%s is larger than %d MB; create the container with a smaller configuration", name, MaxConfigBytes>>20)}
 	}
-	s, err := Parse(data, dir, cpus)
-	if errors.Is(err, errSyntax) {
-		return nil, &Error{ErrInvalid, fmt.Sprintf("%s is corrupt (%v); create the container again", name, err)}
-	}
-	return s, err
+	return data, nil
 }
 
 // errSyntax marks what the JSON decoder refused.

@@ -20,7 +20,7 @@ import (
 
 func TestPath(t *testing.T) {
 	for _, tt := range []struct{ in, want, err string }{
-		{"", "/xcontainer/ns/c", ""},
+		{"", "/xcontainer.ns.c", ""},
 		{"/default/x", "/default/x", ""},
 		{"/a//b/./c/", "/a/b/c", ""},
 		{"a/b", "/a/b", ""},

@@ -48,7 +48,7 @@ func Path(cgroupsPath, namespace, id string) (string, error) {
 	p := cgroupsPath
 	switch parts := strings.Split(p, ":"); {
 	case p == "":
-		p = path.Join("/xcontainer", namespace, id)
+		p = "/xcontainer." + namespace + "." + id
 	case len(parts) == 3 && !strings.Contains(p, "/"):
 		slice, err := expandSlice(cgroupsPath, parts[0])
 		if err != nil {

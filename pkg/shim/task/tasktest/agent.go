@@ -24,6 +24,7 @@ type agent struct {
 
 	mu        sync.Mutex
 	streams   map[uint64]*net.UnixConn // guarded by mu: offered, not yet taken
+	container *agentapi.Container      // guarded by mu: what was asked for
 	processes map[string]*process      // guarded by mu; init is ""
 	synced    bool                     // guarded by mu
 	nextPID   uint32                   // guarded by mu
@@ -154,6 +155,9 @@ func (a *agent) CreateContainer(_ context.Context, r *agentapi.CreateContainerRe
 	if err := lookup(c.Process.Args); err != nil {
 		return nil, err
 	}
+	a.mu.Lock()
+	a.container = c
+	a.mu.Unlock()
 	return &agentapi.CreateContainerResponse{Pid: a.add("", newProcess(a, c.Process))}, nil
 }
 

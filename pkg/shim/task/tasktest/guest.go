@@ -247,6 +247,13 @@ func (g *Guest) Die(reason error) {
 	g.world.Destroy(context.Background(), g.Config.UUID)
 }
 
+// Container is what the agent was asked for, nil before.
+func (g *Guest) Container() *agentapi.Container {
+	g.agent.mu.Lock()
+	defer g.agent.mu.Unlock()
+	return g.agent.container
+}
+
 // Hang has the agent answer nothing any more.
 func (g *Guest) Hang() { g.agent.hang() }
 
