@@ -4,10 +4,12 @@ package task
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 )
 
@@ -34,9 +36,14 @@ func (c *container) pause(ctx context.Context) error {
 	idle, cancel := context.WithTimeout(ctx, pauseWait)
 	c.gate.idle(idle)
 	cancel()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		c.reopen()
 		return ctx.Err()
+	case len(c.updating) > 0:
+		// It would fail half done.
+		c.reopen()
+		return fmt.Errorf("container %s is being updated; pause it later: %w", c.id, errdefs.ErrUnavailable)
 	}
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), domainTimeout)
 	defer cancel()
