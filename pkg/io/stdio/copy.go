@@ -5,9 +5,11 @@ package stdio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 // bufferBytes per copy: half of what a pipe holds, so that reader and writer
@@ -59,10 +61,18 @@ func (in *input) close() {
 	<-in.done
 }
 
-// output copies from a stream to a pipe and counts.
+// sink takes the output of one stream.
+type sink interface {
+	io.WriteCloser
+	// emptied waits, bounded, until a reader has taken what was written.
+	emptied(ctx context.Context)
+}
+
+// output copies from a stream to a sink and counts.
 type output struct {
-	pipe   *writer
+	sink   sink
 	stream Stream
+	report func(error)
 	done   chan struct{}
 
 	mu        sync.Mutex
@@ -70,30 +80,34 @@ type output struct {
 	changed   chan struct{} // guarded by mu; closed and renewed when delivered grows while somebody waits; nil otherwise
 }
 
-func newOutput(p *writer, s Stream) *output {
-	o := &output{pipe: p, stream: s, done: make(chan struct{})}
+func newOutput(to sink, from Stream, report func(error)) *output {
+	o := &output{sink: to, stream: from, report: report, done: make(chan struct{})}
 	go o.run()
 	return o
 }
 
 func (o *output) run() {
 	defer close(o.done)
-	// The pipe's end tells the client that there will be no more. Whoever waits
+	// The sink's end tells the client that there will be no more. Whoever waits
 	// for the end of the stream waits for the reader, too.
-	defer o.pipe.Close()
-	defer o.pipe.emptied(context.Background())
+	defer o.sink.Close()
+	defer o.sink.emptied(context.Background())
 	defer o.stream.Close()
 	buf := make([]byte, bufferBytes)
-	broken := false
+	failing := false
 	for {
 		n, err := o.stream.Read(buf)
-		if n > 0 && !broken {
-			if _, werr := o.pipe.Write(buf[:n]); werr != nil {
-				if errors.Is(werr, os.ErrClosed) {
-					return
-				}
-				broken = true // a pipe that cannot be written must not stop the process
+		if n > 0 {
+			_, werr := o.sink.Write(buf[:n])
+			if errors.Is(werr, os.ErrClosed) {
+				return
 			}
+			// What cannot be written must not stop the process. A full disk may
+			// have room again later.
+			if werr != nil && !failing {
+				o.report(fmt.Errorf("output is dropped: %w", werr))
+			}
+			failing = werr != nil
 		}
 		o.count(n)
 		if err != nil {
@@ -138,8 +152,17 @@ func (o *output) wait(ctx context.Context, want uint64) uint64 {
 	}
 }
 
+// closeTimeout bounds the wait for a write to a file, which nothing can interrupt.
+const closeTimeout = 2 * time.Second
+
 func (o *output) close() {
 	o.stream.Close()
-	o.pipe.Close()
-	<-o.done
+	o.sink.Close()
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-o.done:
+	case <-timeout.C:
+		o.report(errors.New("the file system does not take the output; what was not written is lost"))
+	}
 }

@@ -21,7 +21,7 @@ func openFIFO(name string, flag int) (*os.File, error) {
 	}
 	fi, err := f.Stat()
 	if err == nil && fi.Mode()&os.ModeNamedPipe == 0 {
-		err = &refusal{fmt.Sprintf("%s is not a named pipe", name)}
+		err = refuse("%s is not a named pipe", name)
 	}
 	if err != nil {
 		f.Close()
@@ -54,12 +54,20 @@ func (r *reader) Close() error {
 	return errors.Join(r.hold.Close(), r.File.Close())
 }
 
-// writer is the writing end of a pipe. Only the writing end is held: so Linux
-// itself says when the last reader has gone (EPIPE), and the pipe keeps its
-// contents for the next one.
-type writer struct{ *os.File }
+// pipeSink is the writing end of a pipe.
+type pipeSink struct{ *os.File }
 
-func openWriter(name string) (*writer, error) {
+// fifoSink is the writing end of a named pipe. Only the writing end is held: so
+// Linux itself says when the last reader has gone (EPIPE), and the pipe keeps its
+// contents for the next one.
+type fifoSink struct {
+	pipeSink
+	report func(error)
+	alone  bool // nobody reads, as of the last Write
+	lost   bool // as reported
+}
+
+func openWriter(name string, report func(error)) (*fifoSink, error) {
 	// Without a reader O_WRONLY fails (ENXIO); a client may still be about to
 	// open its end, or waits in open(2) for ours.
 	rw, err := openFIFO(name, os.O_RDWR)
@@ -71,18 +79,19 @@ func openWriter(name string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &writer{f}, nil
+	return &fifoSink{pipeSink: pipeSink{f}, report: report}, nil
 }
 
 // Write waits for a slow reader. When there is none it keeps the newest bytes
 // that the pipe can hold, and succeeds.
-func (w *writer) Write(p []byte) (int, error) {
+func (w *fifoSink) Write(p []byte) (int, error) {
 	n, err := w.File.Write(p)
-	if errors.Is(err, unix.EPIPE) {
-		err = w.keep(p[n:])
-		n = len(p)
+	if !errors.Is(err, unix.EPIPE) {
+		w.alone = false
+		return n, err
 	}
-	return n, err
+	err = w.keep(p[n:])
+	return len(p), err
 }
 
 // How often emptied looks, and how long a reader may take nothing.
@@ -96,7 +105,7 @@ const (
 // wait when there is no reader, for a reader that reads nothing for a second
 // (some read only after the end), longer than ctx, or for a pipe that has been
 // closed. Linux tells nobody when a pipe runs empty, so it looks.
-func (w *writer) emptied(ctx context.Context) {
+func (w *pipeSink) emptied(ctx context.Context) {
 	conn, err := w.File.SyscallConn()
 	if err != nil {
 		return
@@ -130,24 +139,42 @@ func (w *writer) emptied(ctx context.Context) {
 	}
 }
 
-// keep puts p into a pipe without a reader, at the cost of the oldest bytes. A
-// reader that comes meanwhile may miss those too: it is as if it came later.
-func (w *writer) keep(p []byte) error {
+// detachedBytes is how much output a named pipe holds for a reader that comes
+// back. Linux takes the memory as it is needed.
+const detachedBytes = 1 << 20
+
+// keep puts p into a pipe without a reader, at the cost of the oldest bytes when
+// it is full. A reader that comes meanwhile may miss those too: it is as if it
+// came later.
+func (w *fifoSink) keep(p []byte) error {
 	conn, err := w.File.SyscallConn()
 	if err != nil {
 		return err
 	}
+	var lost int
 	var ioErr error
-	err = conn.Control(func(fd uintptr) { ioErr = keep(int(fd), p) })
+	err = conn.Control(func(fd uintptr) {
+		if !w.alone {
+			w.alone = true
+			// Without the right to more it holds what it holds.
+			_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, detachedBytes)
+		}
+		lost, ioErr = keep(int(fd), p)
+	})
+	if lost > 0 && !w.lost {
+		w.lost = true
+		w.report(fmt.Errorf("nobody reads %s, and it is full; the oldest output is dropped", w.Name()))
+	}
 	return errors.Join(err, ioErr)
 }
 
-func keep(w int, p []byte) error {
+// keep returns how many bytes were dropped for p.
+func keep(w int, p []byte) (lost int, err error) {
 	// By descriptor, so that it is this pipe whatever its name is by now.
 	name := fmt.Sprintf("/proc/self/fd/%d", w)
 	r, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open pipe for reading: %w", err)
+		return 0, fmt.Errorf("open pipe for reading: %w", err)
 	}
 	defer unix.Close(r)
 	drop := make([]byte, 4096)
@@ -158,13 +185,14 @@ func keep(w int, p []byte) error {
 			p = p[n:]
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
-			_, err := unix.Read(r, drop)
+			n, err := unix.Read(r, drop)
 			if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-				return fmt.Errorf("drop from pipe: %w", err)
+				return lost, fmt.Errorf("drop from pipe: %w", err)
 			}
+			lost += max(n, 0)
 		default:
-			return fmt.Errorf("write to pipe: %w", err)
+			return lost, fmt.Errorf("write to pipe: %w", err)
 		}
 	}
-	return nil
+	return lost, nil
 }

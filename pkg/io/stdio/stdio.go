@@ -4,30 +4,32 @@ package stdio
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
-// ErrUnsupported is the identity of the error for a kind of stdio that is not a
-// named pipe.
-var ErrUnsupported = errors.New("stdio is not a named pipe")
-
-// refusal is ErrUnsupported in words for the user.
-type refusal struct{ text string }
-
-func (r *refusal) Error() string { return r.text }
-
-// Unwrap gives the identity.
-func (r *refusal) Unwrap() error { return ErrUnsupported }
-
-// Config names the three named pipes; an empty name means none.
+// Config says where a process's streams go and come from. An empty name means
+// nowhere; a path is a named pipe; file:///path appends to a file; binary:///path?k=v
+// and binary-v2: run a logger for stdout and stderr with the arguments k and v.
 type Config struct {
 	Stdin, Stdout, Stderr string
 	// Terminal says that stdin and stdout are one terminal; Stderr is not used.
 	Terminal bool
+	// ID and Namespace are what a logger is told of whom it serves. As with
+	// runc, ID is that of the exec if it is one.
+	ID, Namespace string
+	// Report is told once of each thing that the log should know, such as output
+	// that is lost. It may be nil.
+	Report func(error)
+}
+
+func (c Config) report(err error) {
+	if c.Report != nil {
+		c.Report(err)
+	}
 }
 
 // Stream is one stream into the domain.
@@ -43,29 +45,33 @@ type Dial func(ctx context.Context) (number uint64, stream Stream, err error)
 type IO struct {
 	in       *input
 	out, err *output
+	logger   *logger // nil without one
 	numbers  [3]uint64
 	close    sync.Once
 }
 
-// Open opens the pipes that c names and a stream for each. It never waits for
-// the other end of a pipe. After an error nothing stays open.
+// Open opens what c names and a stream for each. It never waits for the other
+// end of a pipe; it waits, bounded, until a logger is ready. After an error
+// nothing stays open and no logger is left.
 func Open(ctx context.Context, c Config, dial Dial) (_ *IO, retErr error) {
+	t, err := resolve(c)
+	if err != nil {
+		return nil, err
+	}
 	s := &IO{}
 	defer func() {
 		if retErr != nil {
-			s.Close()
+			s.abandon()
 		}
 	}()
-	if c.Terminal {
-		c.Stderr = ""
-	}
-	for _, name := range []string{c.Stdin, c.Stdout, c.Stderr} {
-		if err := check(name); err != nil {
+	// First, as it may take long and streams want to be used.
+	if t.out.kind == binary {
+		if s.logger, err = startLogger(ctx, t.out, c); err != nil {
 			return nil, err
 		}
 	}
-	if c.Stdin != "" {
-		p, err := openReader(c.Stdin)
+	if t.in.kind != null {
+		p, err := openReader(t.in.path)
 		if err != nil {
 			return nil, fmt.Errorf("open stdin: %w", err)
 		}
@@ -77,35 +83,43 @@ func Open(ctx context.Context, c Config, dial Dial) (_ *IO, retErr error) {
 		s.numbers[0], s.in = n, newInput(p, conn)
 	}
 	for i, o := range []struct {
-		name, path string
-		to         **output
-	}{{"stdout", c.Stdout, &s.out}, {"stderr", c.Stderr, &s.err}} {
-		if o.path == "" {
-			continue
-		}
-		p, err := openWriter(o.path)
+		name string
+		t    target
+		to   **output
+	}{{"stdout", t.out, &s.out}, {"stderr", t.err, &s.err}} {
+		p, err := s.openSink(i, o.t, c)
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", o.name, err)
+		}
+		if p == nil {
+			continue
 		}
 		n, conn, err := dial(ctx)
 		if err != nil {
 			p.Close()
 			return nil, fmt.Errorf("open %s's stream: %w", o.name, err)
 		}
-		s.numbers[i+1], *o.to = n, newOutput(p, conn)
+		s.numbers[i+1], *o.to = n, newOutput(p, conn, c.report)
 	}
 	return s, nil
 }
 
-// check refuses the kinds of stdio that are not built.
-func check(name string) error {
-	if scheme, _, ok := strings.Cut(name, "://"); ok {
-		return &refusal{fmt.Sprintf("stdio through %s: is not supported yet (%s); use named pipes", scheme, name)}
+// openSink opens where stdout (0) or stderr (1) goes; nil is nowhere.
+func (s *IO) openSink(i int, t target, c Config) (sink, error) {
+	if s.logger != nil {
+		if p := []*pipeSink{s.logger.out, s.logger.err}[i]; p != nil {
+			return p, nil
+		}
+		return nil, nil
 	}
-	if name != "" && name[0] != '/' {
-		return &refusal{fmt.Sprintf("stdio name %q is not an absolute path", name)}
+	switch t.kind {
+	case fifo:
+		return openWriter(t.path, c.report)
+	case file:
+		return openFile(t.path)
+	default:
+		return nil, nil
 	}
-	return nil
 }
 
 // Streams are the numbers of stdin, stdout and stderr; 0 for none.
@@ -139,14 +153,15 @@ func (s *IO) Drain(ctx context.Context, out, err uint64) error {
 	}
 	for _, o := range []*output{s.out, s.err} {
 		if o != nil {
-			o.pipe.emptied(ctx)
+			o.sink.emptied(ctx)
 		}
 	}
 	return nil
 }
 
-// Close closes pipes and streams; what is not delivered is lost. It waits for
-// the copying to end, and may be called twice.
+// Close closes streams and what they go to; what is not delivered is lost. It
+// waits for the copying to end, but not for a logger, which has seconds to end by
+// itself: see Wait. It may be called twice.
 func (s *IO) Close() {
 	s.close.Do(func() {
 		if s.in != nil {
@@ -157,5 +172,30 @@ func (s *IO) Close() {
 				o.close()
 			}
 		}
+		if s.logger != nil {
+			s.logger.end()
+		}
 	})
+}
+
+// Wait waits until the logger, if there is one, has ended, which it does some
+// seconds after Close at the latest; or until ctx ends.
+func (s *IO) Wait(ctx context.Context) {
+	if s.logger == nil {
+		return
+	}
+	select {
+	case <-s.logger.ended:
+	case <-ctx.Done():
+	}
+}
+
+// abandon takes everything back, at once.
+func (s *IO) abandon() {
+	if s.logger != nil {
+		s.logger.closeInput()
+		s.logger.signal(unix.SIGKILL)
+	}
+	s.Close()
+	s.Wait(context.Background())
 }

@@ -189,7 +189,8 @@ func TestProcessThatReadsNoMoreStopsNoWriter(t *testing.T) {
 
 func TestReaderThatLeavesStopsNoProcess(t *testing.T) {
 	_, c := fifos(t, "out")
-	g := &guest{t: t}
+	g, r := &guest{t: t}, &reports{}
+	c.Report = r.add
 	client := reads(t, c.Stdout)
 	s := open(t, g, c)
 	io.WriteString(g.far[0], "first")
@@ -199,7 +200,7 @@ func TestReaderThatLeavesStopsNoProcess(t *testing.T) {
 	}
 	client.Close()
 
-	lost := random(1 << 20)
+	lost := random(4 << 20)
 	if _, err := g.far[0].Write(lost); err != nil {
 		t.Fatal(err)
 	}
@@ -215,8 +216,56 @@ func TestReaderThatLeavesStopsNoProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := append(lost, "last"...)
-	if len(got) < 32<<10 || !bytes.HasSuffix(want, got) {
+	if len(got) < detachedBytes/2 || !bytes.HasSuffix(want, got) {
 		t.Errorf("%d bytes, not the newest of the output", len(got))
+	}
+	if want := "nobody reads " + c.Stdout + ", and it is full; the oldest output is dropped"; r.String() != want {
+		t.Errorf("reported %q, want %q", r, want)
+	}
+}
+
+// TestDetachLosesNothing: what the process writes between two readers is kept.
+func TestDetachLosesNothing(t *testing.T) {
+	_, c := fifos(t, "out")
+	r := &reports{}
+	c.Report = r.add
+	g := &guest{t: t}
+	s := open(t, g, c)
+	want := random(3 << 20)
+	part := len(want) / 4 // less than a pipe holds
+	var got []byte
+	for i := range 4 {
+		attached := i%2 == 0
+		var client *os.File
+		if attached {
+			client = reads(t, c.Stdout)
+		}
+		written := make(chan error, 1)
+		go func() {
+			_, err := g.far[0].Write(want[i*part : (i+1)*part])
+			written <- err
+		}()
+		if !attached {
+			if err := <-written; err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Drain(t.Context(), uint64((i+1)*part), 0); err != nil {
+				t.Fatal(err)
+			}
+			client = reads(t, c.Stdout)
+		}
+		buf := make([]byte, part)
+		if n, err := io.ReadFull(client, buf); err != nil {
+			t.Fatalf("part %d: %d bytes, %v", i, n, err)
+		}
+		got = append(got, buf...)
+		client.Close()
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("bytes differ")
+	}
+	if r.String() != "" {
+		t.Errorf("reported: %s", r)
 	}
 }
 
@@ -325,11 +374,18 @@ func TestOpenFailures(t *testing.T) {
 		want string
 		kind error
 	}{
-		{"binary", Config{Stdout: "binary:///bin/log?x=y"}, 0, "stdio through binary: is not supported yet (binary:///bin/log?x=y); use named pipes", ErrUnsupported},
-		{"file url", Config{Stderr: "file:///x"}, 0, "stdio through file: is not supported yet (file:///x); use named pipes", ErrUnsupported},
-		{"relative", Config{Stdin: "x"}, 0, `stdio name "x" is not an absolute path`, ErrUnsupported},
+		{"npipe", Config{Stdout: "npipe:////x"}, 0, "stdio through npipe: is not supported (npipe:////x); use a named pipe, file:, binary: or binary-v2:", ErrUnsupported},
+		{"streaming", Config{Stderr: "ttrpc+unix:///run/x.sock?streaming_id=a-stderr"}, 0, "stdio through ttrpc+unix: is not supported", ErrUnsupported},
+		{"relative", Config{Stdin: "x"}, 0, `stdio name "x" is neither an absolute path nor a URL`, ErrUnsupported},
+		{"stdin from a file", Config{Stdin: "file:///x"}, 0, "stdin comes from a named pipe or from nowhere, not from file:///x", ErrUnsupported},
 		{"regular file", Config{Stdout: file}, 0, file + " is not a named pipe", ErrUnsupported},
 		{"missing", Config{Stdin: dir + "/none"}, 0, dir + "/none", os.ErrNotExist},
+		{"file that is a folder", Config{Stdout: "file://" + dir}, 0, "open stdout: open " + dir + ": is a directory", nil},
+		{"file that is a pipe", Config{Stderr: "file://" + c.Stderr, Stdin: c.Stdin, Stdout: c.Stdout}, 0, "open stderr: open " + c.Stderr, nil},
+		{"file below a file", Config{Stdout: "file://" + file + "/x"}, 0, file + ": not a directory", nil},
+		{"missing logger", Config{Stdout: "binary://" + dir + "/none"}, 0, "start logger " + dir + "/none: no such file or directory", os.ErrNotExist},
+		{"logger without a right", Config{Stdout: "binary://" + file}, 0, "start logger " + file + ": permission denied", os.ErrPermission},
+		{"no stream for a logger", Config{Stdout: loggerURL("binary", "copy", dir)}, 2, "open stderr's stream: no stream", nil},
 		{"first stream", c, 1, "open stdin's stream: no stream", nil},
 		{"last stream", c, 3, "open stderr's stream: no stream", nil},
 	}
