@@ -82,6 +82,9 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 		defer cancel()
 		terr := c.teardown(ctx)
+		if c.init != nil {
+			c.init.waitIO(ctx)
+		}
 		if terr == nil {
 			terr = c.forget(ctx)
 		}

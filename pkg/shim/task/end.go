@@ -244,5 +244,9 @@ func (c *container) delete(ctx context.Context) error {
 	if err := c.teardown(ctx); err != nil {
 		return err
 	}
+	for _, p := range execs {
+		p.waitIO(ctx)
+	}
+	c.init.waitIO(ctx)
 	return c.forget(ctx)
 }

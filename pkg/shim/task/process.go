@@ -84,6 +84,8 @@ type process struct {
 func newProcess(c *container, execID string, io stdio.Config, spec *agentapi.Process) *process {
 	p := &process{c: c, execID: execID, stdio: io, spec: spec, exited: make(chan struct{})}
 	p.waitCtx, p.kill = context.WithCancel(context.Background())
+	p.stdio.ID, p.stdio.Namespace = p.eventID(), c.s.Namespace
+	p.stdio.Report = func(err error) { log.L.WithError(err).Warnf("%s: stdio", p) }
 	return p
 }
 
@@ -233,6 +235,16 @@ func (p *process) closeIO() {
 	p.mu.Unlock()
 	if sio != nil {
 		sio.Close()
+	}
+}
+
+// waitIO waits, bounded, for the end of a logger after closeIO.
+func (p *process) waitIO(ctx context.Context) {
+	p.mu.Lock()
+	sio := p.io
+	p.mu.Unlock()
+	if sio != nil {
+		sio.Wait(ctx)
 	}
 }
 

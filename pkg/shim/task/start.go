@@ -145,6 +145,7 @@ func (c *container) deleteExec(ctx context.Context, p *process) error {
 	c.mu.Unlock()
 	p.closeIO()
 	p.finish(exit{exitKilled, time.Now()}, false)
+	defer p.waitIO(context.WithoutCancel(ctx))
 	if st != stopped || ending {
 		return nil
 	}
