@@ -6,9 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -23,15 +20,7 @@ func TestBackEnd(t *testing.T) {
 	t.Cleanup(cancel)
 	h := &host{T: t, ctx: ctx, lab: machine}
 	h.neighbour()
-	puppet := filepath.Join(t.TempDir(), "puppet")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", puppet, "./puppet")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build puppet: %v\n%s", err, out)
-	}
-	if err := h.lab.CopyTo(ctx, puppet, "/run/"); err != nil {
-		t.Fatal(err)
-	}
+	h.program("puppet")
 	var record struct {
 		Shim, Backend struct {
 			PID int `json:"pid"`
