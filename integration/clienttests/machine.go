@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,8 @@ import (
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
-// workDir is where dom0 has the test program and what it needs.
+// workDir is where dom0 has the test program and what it needs; the scripts know
+// it too.
 const workDir = "/var/lib/client-tests"
 
 // Scripts that run in dom0.
@@ -37,6 +39,7 @@ var (
 type machine struct {
 	lab     *lab.Lab
 	runtime string
+	log     io.Writer // gets what clean found
 }
 
 // machineInputs are the folders of this host that dom0 mounts.
@@ -99,15 +102,10 @@ func listTests(ctx context.Context, program string) ([]string, error) {
 // kept is used again.
 func openMachine(ctx context.Context, o lab.Options, in machineInputs, runtime string, keep bool) (*machine, error) {
 	o.Shares = in.shares
+	mark := in.mark()
 	if keep {
-		if l, err := lab.Attach(ctx, o); err == nil {
-			m := &machine{lab: l, runtime: runtime}
-			err := errors.Join(l.SyncPayload(ctx), m.clean(ctx))
-			if err == nil {
-				return m, nil
-			}
-			l.Close()
-			return nil, err
+		if m := attachMachine(ctx, o, mark, runtime); m != nil {
+			return m, nil
 		}
 	}
 	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
@@ -117,28 +115,63 @@ func openMachine(ctx context.Context, o lab.Options, in machineInputs, runtime s
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{lab: l, runtime: runtime}
+	m := &machine{lab: l, runtime: runtime, log: io.Discard}
 	for tag := range in.shares {
 		if err := l.Mount(ctx, tag); err != nil {
 			return nil, errors.Join(err, l.Down())
 		}
 	}
-	if err := m.script(ctx, setupScript); err != nil {
+	if _, err := m.script(ctx, setupScript+"\necho "+mark+" >"+workDir+"/inputs"); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare dom0: %w", err), l.Down())
 	}
 	return m, nil
 }
 
-// script runs a shell script in dom0.
-func (m *machine) script(ctx context.Context, text string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+// mark names the inputs. Their folders are named after what they are made from,
+// but for the tools', which hardly change.
+func (in machineInputs) mark() string {
+	var parts []string
+	for tag, dir := range in.shares {
+		parts = append(parts, tag+filepath.Base(dir))
+	}
+	slices.Sort(parts)
+	return string(cache.KeyOf(parts...))
+}
+
+// attachMachine returns the running lab if it was prepared with the same inputs,
+// or nil.
+func attachMachine(ctx context.Context, o lab.Options, mark, runtime string) *machine {
+	l, err := lab.Attach(ctx, o)
+	if err != nil {
+		return nil
+	}
+	m := &machine{lab: l, runtime: runtime, log: io.Discard}
+	has, err := m.script(ctx, "cat "+workDir+"/inputs")
+	if err == nil && strings.TrimSpace(string(has)) == mark {
+		err = errors.Join(l.SyncPayload(ctx), m.clean(ctx))
+	} else if err == nil {
+		err = errors.New("other inputs")
+	}
+	if err != nil {
+		l.Close()
+		return nil
+	}
+	return m
+}
+
+// script runs a shell script in dom0 and returns its output.
+func (m *machine) script(ctx context.Context, text string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, scriptLimit)
 	defer cancel()
 	r, err := m.lab.Run(ctx, text, nil)
 	if err == nil && r.Code != 0 {
 		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(append(r.Stdout, r.Stderr...)))
 	}
-	return err
+	return r.Stdout, err
 }
+
+// scriptLimit bounds what is done to dom0 between tests.
+const scriptLimit = 3 * time.Minute
 
 // start implements runner.
 func (m *machine) start(ctx context.Context, tests []string, w io.Writer) (func() error, error) {
@@ -160,13 +193,18 @@ func (m *machine) start(ctx context.Context, tests []string, w io.Writer) (func(
 // stop implements runner: the program prints its stacks and dies; if it does
 // not, it is killed.
 func (m *machine) stop(ctx context.Context) error {
-	return m.script(ctx, "killall -q -QUIT client.test; sleep 3; killall -q -KILL client.test; true")
+	_, err := m.script(ctx, "killall -q -QUIT client.test; sleep 3; killall -q -KILL client.test; true")
+	return err
 }
 
 // clean implements runner.
 func (m *machine) clean(ctx context.Context) error {
-	if err := m.script(ctx, cleanScript); err != nil {
+	out, err := m.script(ctx, cleanScript)
+	if err != nil {
 		return fmt.Errorf("%w: clean up: %w", errMachine, err)
+	}
+	if _, err := m.log.Write(out); err != nil {
+		return fmt.Errorf("write the log: %w", err)
 	}
 	return nil
 }

@@ -126,6 +126,7 @@ func (s *session) group(ctx context.Context, tests []string, first bool) error {
 				return err
 			}
 		}
+		s.m.log = log
 		g := &groupRun{runner: s.m, bound: s.o.Bound, log: log, each: func(name string, o outcome) {
 			s.results[name] = Outcome{Status: string(o.status), Took: o.took, Why: o.why, Log: path}
 			again := first && o.status == failed && s.o.Retry(name)

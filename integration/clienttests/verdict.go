@@ -65,8 +65,10 @@ func JudgeRunc(l Lists, tests []string, results map[string]Outcome) Verdict {
 			v.fail("%s", r.describe(name))
 		case ran && r.Status == string(failed):
 			v.skip("%s fails here with runc too", name)
-		default:
+		case ran:
 			v.skip("%s skips itself", name)
+		default:
+			v.skip("%s was not run", name)
 		}
 	}
 	return v

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -30,7 +31,7 @@ const RefAnnotation = "org.opencontainers.image.ref.name"
 
 // registryVersion changes when the code below makes other images of the same
 // packages.
-const registryVersion = "v1"
+const registryVersion = "v2"
 
 // RegistryImages makes the images that containerd's client tests pull, under
 // the names by which they pull them, and returns the directory of an OCI image
@@ -45,35 +46,26 @@ func (b *Builder) RegistryImages(ctx context.Context) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	debian, err := a.Closure(ctx, debianPackages...)
+	owner, err := a.Closure(ctx, "bash", "passwd")
 	if err != nil {
 		return "", err
 	}
-	passwd, err := a.Download(ctx, "passwd") // for its setuid program only
-	if err != nil {
-		return "", err
-	}
-	key := cache.KeyOf(slices.Concat([]string{registryVersion}, debKey(bb), debKey(debian), debKey(passwd))...)
+	key := cache.KeyOf(slices.Concat([]string{registryVersion}, debKey(bb), debKey(owner))...)
 	return b.cache.Dir(ctx, "registry-images", key, func(ctx context.Context, dir string) error {
 		b.step("make the images of the registry")
-		return makeRegistryImages(ctx, dir, bb[0], slices.Concat(debian, passwd))
+		return makeRegistryImages(ctx, dir, bb[0], owner)
 	})
 }
 
 // makeRegistryImages writes the layout.
-func makeRegistryImages(ctx context.Context, dir string, bb apt.Deb, debian []apt.Deb) error {
+func makeRegistryImages(ctx context.Context, dir string, bb apt.Deb, ownerDebs []apt.Deb) error {
 	busybox, err := busyboxTree(ctx, bb, dir)
 	if err != nil {
 		return err
 	}
 	addBusyboxUsers(busybox)
-	owner := rootfs.NewMerged()
-	for _, d := range debian {
-		if err := owner.AddDeb(ctx, d.Path, keepFile); err != nil {
-			return err
-		}
-	}
-	if err := addDebianBase(owner); err != nil {
+	owner, err := ownerTree(ctx, ownerDebs)
+	if err != nil {
 		return err
 	}
 	copyUp1, copyUp2 := rootfs.New(), rootfs.New()
@@ -116,6 +108,28 @@ func makeRegistryImages(ctx context.Context, dir string, bb apt.Deb, debian []ap
 		}
 	}
 	return nil
+}
+
+// ownerTree is a root with bash and a setuid program. It has few files, for the
+// tests change the owner of each of them several times.
+func ownerTree(ctx context.Context, debs []apt.Deb) (*rootfs.Tree, error) {
+	t := rootfs.NewMerged()
+	const lib = "usr/lib/x86_64-linux-gnu/"
+	for _, d := range debs {
+		if err := t.AddDeb(ctx, d.Path, func(n string) bool {
+			switch n {
+			case "usr/bin/bash", "usr/bin/dash", "usr/bin/passwd", "lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2":
+				return true
+			}
+			base, ok := strings.CutPrefix(n, lib)
+			return ok && (strings.HasPrefix(base, "ld-linux") || strings.HasPrefix(base, "libc.so.") || strings.HasPrefix(base, "libtinfo.so."))
+		}); err != nil {
+			return nil, err
+		}
+	}
+	addDirs(t)
+	t.Symlink("bash", "usr/bin/sh")
+	return t, nil
 }
 
 // registryImage is one image for several platforms.
