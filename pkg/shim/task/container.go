@@ -76,41 +76,20 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	}
 	logger := log.G(ctx).WithField("id", r.ID)
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			c.undo(ctx)
+			logger.WithError(err).WithField("steps", c.steps.String()).Error("create failed")
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
-		defer cancel()
-		terr := c.teardown(ctx)
-		if c.init != nil {
-			c.init.waitIO(ctx)
-		}
-		if terr == nil {
-			terr = c.forget(ctx)
-		}
-		if terr != nil {
-			logger.WithError(terr).Error("create: undo")
-		}
-		logger.WithError(err).WithField("steps", c.steps.String()).Error("create failed")
 	}()
 
 	if !filepath.IsAbs(r.Bundle) {
 		return nil, fmt.Errorf("bundle %q is not an absolute path: %w", r.Bundle, errdefs.ErrInvalidArgument)
 	}
 	done := c.steps.time("config")
-	settings, err := bundle.Load(r.Bundle, s.CPUs)
+	settings, err := c.load(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	for _, what := range settings.Ignored {
-		logger.Warnf("ignored: %s", what)
-	}
-	c.limits = settings.Limits
-	c.host, c.settings = settings.Host, settings
-	settings.Container.Process.Terminal = r.Terminal
-	c.init = newProcess(c, "", stdio.Config{
-		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
-	}, settings.Container.Process)
 	binds, err := openSources(r.ID, settings)
 	if err != nil {
 		return nil, err
@@ -160,6 +139,39 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	go c.watchInit()
 	go c.watchOOM()
 	return c, nil
+}
+
+// load reads config.json.
+func (c *container) load(ctx context.Context, r *taskapi.CreateTaskRequest) (*bundle.Settings, error) {
+	settings, err := bundle.Load(r.Bundle, c.s.CPUs)
+	if err != nil {
+		return nil, err
+	}
+	for _, what := range settings.Ignored {
+		log.G(ctx).WithField("id", r.ID).Warnf("ignored: %s", what)
+	}
+	c.host, c.settings = settings.Host, settings
+	settings.Container.Process.Terminal = r.Terminal
+	c.init = newProcess(c, "", stdio.Config{
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
+	}, settings.Container.Process)
+	return settings, nil
+}
+
+// undo takes back what a failed Create has made.
+func (c *container) undo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+	defer cancel()
+	err := c.teardown(ctx)
+	if c.init != nil {
+		c.init.waitIO(ctx)
+	}
+	if err == nil {
+		err = c.forget(ctx)
+	}
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("id", c.id).Error("create: undo")
+	}
 }
 
 // begin writes the record before there is anything to record.

@@ -229,7 +229,7 @@ func TestCreateErrors(t *testing.T) {
 		{"command", func(_ *box, s *specs.Spec) { s.Process.Args = []string{"no-such-command"} }, nil, errdefs.ErrNotFound,
 			`exec: "no-such-command": executable file not found in $PATH`},
 		{"stdout", nil, func(b *box) { b.pipes.out = "binary:///log" }, errdefs.ErrInvalidArgument,
-			"stdio through binary: is not supported yet (binary:///log); use named pipes"},
+			"the logger /log takes stdout and stderr; stderr cannot go to DIR/stdout/err"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.id, func(t *testing.T) {
