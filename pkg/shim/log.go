@@ -15,8 +15,9 @@ type logPipe struct{ fd int }
 
 // openLog sends the log, and what the Go runtime writes on a crash, to the pipe
 // called name. It is opened for reading too: so it opens without containerd, and
-// what is written while containerd restarts waits in it.
-func openLog(name string, verbose bool) error {
+// what is written while containerd restarts waits in it. level is one that
+// containerd's log package knows.
+func openLog(name, level string) error {
 	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -27,10 +28,6 @@ func openLog(name string, verbose bool) error {
 	}
 	if err := log.SetFormat(log.TextFormat); err != nil {
 		return err
-	}
-	level := "info"
-	if verbose {
-		level = "debug"
 	}
 	if err := log.SetLevel(level); err != nil {
 		return err

@@ -47,7 +47,7 @@ const (
 // container is left, or at SIGTERM.
 func serve(f bootstrap.Flags, p Parts) error {
 	debug.SetGCPercent(gcPercent)
-	if err := openLog("log", f.Debug); err != nil {
+	if err := openLog("log", f.Level()); err != nil {
 		return fmt.Errorf("serve: open log: %w", err)
 	}
 	// From here on an error has no other reader than the log.
@@ -84,6 +84,13 @@ func serveTasks(f bootstrap.Flags, p Parts) error {
 		Shutdown:  stop,
 	})
 	svc.Register(srv)
+	stopProfile := func() {}
+	if f.Debug && f.Socket != "" {
+		if stopProfile, err = serveProfile(bootstrap.DebugSocket(f.Socket)); err != nil {
+			log.L.WithError(err).Warn("the shim goes on without a profiler's socket")
+			stopProfile, err = func() {}, nil
+		}
+	}
 	terminated := make(chan struct{})
 	go handleSignals(ctx, func() {
 		close(terminated)
@@ -98,7 +105,10 @@ func serveTasks(f bootstrap.Flags, p Parts) error {
 	}
 	// Before anything slow: a new shim of the same container may want the path.
 	if f.Socket != "" {
-		os.Remove(f.Socket)
+		stopProfile()
+		if err := bootstrap.RemoveSockets(f.Socket); err != nil {
+			log.L.WithError(err).Warn("remove sockets")
+		}
 	}
 	select {
 	case <-terminated:
@@ -187,5 +197,6 @@ func dumpStacks() {
 		}
 		buf = make([]byte, 2*len(buf))
 	}
-	log.L.Infof("all stacks, as SIGUSR1 asks:\n%s", buf)
+	// Whatever the log's level, and with its lines as they are.
+	fmt.Fprintf(log.L.Logger.Out, "all stacks, as SIGUSR1 asks:\n%s\n", buf)
 }

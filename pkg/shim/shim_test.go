@@ -4,11 +4,13 @@ package shim
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,6 +53,7 @@ type shim struct {
 	bundle  string
 	domains string
 	log     *os.File
+	level   bootapi.LogLevel
 	address string
 	version int32
 	client  *ttrpc.Client
@@ -68,8 +71,14 @@ func (s *shim) command(action string, args ...string) *exec.Cmd {
 
 func startShim(t *testing.T, args ...string) *shim {
 	t.Helper()
+	return startShimAt(t, bootapi.LogLevel_LOG_LEVEL_INFO, args...)
+}
+
+// startShimAt starts a shim whose daemon logs at level.
+func startShimAt(t *testing.T, level bootapi.LogLevel, args ...string) *shim {
+	t.Helper()
 	dir := t.TempDir()
-	s := &shim{t: t, bundle: filepath.Join(dir, "c"), domains: filepath.Join(dir, "domains")}
+	s := &shim{t: t, bundle: filepath.Join(dir, "c"), domains: filepath.Join(dir, "domains"), level: level}
 	for _, d := range []string{s.bundle, s.domains, filepath.Join(s.bundle, "rootfs")} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
@@ -98,7 +107,7 @@ func startShim(t *testing.T, args ...string) *shim {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(sockets) })
-	input, err := proto.Marshal(&bootapi.BootstrapParams{InstanceID: "c", Namespace: "ns", SocketDir: &sockets})
+	input, err := proto.Marshal(&bootapi.BootstrapParams{InstanceID: "c", Namespace: "ns", SocketDir: &sockets, LogLevel: s.level})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,8 +216,10 @@ func (s *shim) nothingLeft(r *record.Record) {
 	if left := s.record(); left != nil {
 		s.t.Errorf("record %+v", left)
 	}
-	if _, err := os.Stat(s.socket()); !errors.Is(err, os.ErrNotExist) {
-		s.t.Errorf("socket: %v", err)
+	for _, name := range []string{s.socket(), bootstrap.DebugSocket(s.socket())} {
+		if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+			s.t.Errorf("socket %s: %v", name, err)
+		}
 	}
 	if err := unix.Unmount(filepath.Join(s.bundle, "rootfs"), 0); !errors.Is(err, unix.EINVAL) {
 		s.t.Errorf("rootfs is mounted (%v)", err)
@@ -338,6 +349,71 @@ func TestLogSurvivesContainerd(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.logs("told to end by terminated")
+}
+
+// TestProfile visits the profiler's socket, and sees that it goes with its shim,
+// however that ends.
+func TestProfile(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		s := startShimAt(t, bootapi.LogLevel_LOG_LEVEL_DEBUG, "sleep", "1000")
+		pid := s.run()
+		r := s.record()
+		path := bootstrap.DebugSocket(s.socket())
+		if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+			t.Fatalf("%v, %v", fi, err)
+		}
+		c := http.Client{Timeout: limit, Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			},
+		}}
+		for url, want := range map[string]string{
+			"/debug/vars":                    `"goroutines": `,
+			"/debug/pprof/goroutine?debug=1": "goroutine profile: total ",
+			"/debug/pprof/heap?debug=1":      "heap profile: ",
+			"/":                              "404 page not found",
+		} {
+			resp, err := c.Get("http://shim" + url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || !strings.Contains(string(b), want) {
+				t.Errorf("%s: %.200q, %v; want %q in it", url, b, err, want)
+			}
+		}
+		if !crash {
+			unix.Kill(pid, unix.SIGTERM)
+		} else {
+			unix.Kill(pid, unix.SIGKILL)
+			s.gone(r.Shim)
+			if out, err := s.command("delete", "-bundle", s.bundle).CombinedOutput(); err != nil {
+				t.Fatalf("delete: %v: %s", err, out)
+			}
+		}
+		s.nothingLeft(r)
+	}
+}
+
+// TestLogLevel: the shim's is its daemon's.
+func TestLogLevel(t *testing.T) {
+	s := startShimAt(t, bootapi.LogLevel_LOG_LEVEL_ERROR, "sleep", "1000")
+	pid := s.run()
+	if _, err := os.Stat(bootstrap.DebugSocket(s.socket())); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("profiler's socket: %v", err)
+	}
+	r := s.record()
+	unix.Kill(pid, unix.SIGUSR1)
+	s.logs("all stacks, as SIGUSR1 asks:\ngoroutine ") // whatever the level
+	unix.Kill(pid, unix.SIGTERM)                       // a warning
+	s.nothingLeft(r)
+	buf := make([]byte, 64<<10)
+	s.log.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, _ := s.log.Read(buf); bytes.Contains(buf[:n], []byte("level=")) {
+		t.Errorf("the log has %q", buf[:n])
+	}
 }
 
 func TestByHand(t *testing.T) {

@@ -95,7 +95,7 @@ func TestDecode(t *testing.T) {
 		}
 		return ""
 	}
-	old := params{ttrpcAddress: "/old.ttrpc", grpcAddress: "/old.sock"}
+	old := params{ttrpcAddress: "/old.ttrpc", grpcAddress: "/old.sock", level: "info"}
 	wire, err := hex.DecodeString("0a0163" + "12026e73" + "18fcffffffffffffffff01" + "2205322e332e37" +
 		"2a082f6e2e7474727063" + "32072f6e2e736f636b" + "4a052f736f636b")
 	if err != nil {
@@ -109,8 +109,8 @@ func TestDecode(t *testing.T) {
 		{"nothing", nil, old},
 		{"options", runcOptions(t), old},
 		{"noise", []byte{0xff, 0xff}, old},
-		{"2.3", params23(t, "c", "ns"), params{"/n.ttrpc", "/n.sock", "/sock", true, true}},
-		{"2.3 in bytes", wire, params{"/n.ttrpc", "/n.sock", "/sock", true, true}},
+		{"2.3", params23(t, "c", "ns"), params{"/n.ttrpc", "/n.sock", "/sock", "debug", "", true}},
+		{"2.3 in bytes", wire, params{"/n.ttrpc", "/n.sock", "/sock", "debug", "", true}},
 		{"another container", params23(t, "d", "ns"), old},
 		{"another namespace", params23(t, "c", "os"), old},
 	}

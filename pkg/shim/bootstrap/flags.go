@@ -16,9 +16,10 @@ type Flags struct {
 	Address   string // of containerd's gRPC socket
 	Bundle    string // with `delete` only; empty: the working directory
 	Socket    string // ours, from `start` to the serving process: what to remove at the end
-	Debug     bool
-	Version   bool // -v: print the version and exit
-	Info      bool // -info: print RuntimeInfo and exit
+	Debug     bool   // debug messages, and a socket for a profiler
+	LogLevel  string // ours, from `start` to the serving process; empty: as Debug says
+	Version   bool   // -v: print the version and exit
+	Info      bool   // -info: print RuntimeInfo and exit
 	Action    string
 	Args      []string // after the action
 }
@@ -41,6 +42,7 @@ func ParseFlags(args []string) (Flags, error) {
 	set.StringVar(&f.Bundle, "bundle", "", "")
 	set.StringVar(&f.Socket, "socket", "", "")
 	set.BoolVar(&f.Debug, "debug", false, "")
+	set.StringVar(&f.LogLevel, "log-level", "", "")
 	set.BoolVar(&f.Version, "v", false, "")
 	set.BoolVar(&f.Version, "version", false, "")
 	set.BoolVar(&f.Info, "info", false, "")
@@ -60,6 +62,18 @@ func (f *Flags) need() error {
 		return errors.New("this program is started by containerd, with -namespace and -id; for a container use: ctr run --runtime io.containerd.xcontainer.v2 IMAGE NAME")
 	}
 	return nil
+}
+
+// Level is that of the serving process's log.
+func (f *Flags) Level() string {
+	switch {
+	case f.LogLevel != "":
+		return f.LogLevel
+	case f.Debug:
+		return levelDebug
+	default:
+		return levelInfo
+	}
 }
 
 // Serving checks the flags of the serving process.

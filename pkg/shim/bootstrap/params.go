@@ -7,6 +7,9 @@ import (
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/options"
 )
 
 // maxInput bounds what `start` reads from containerd.
@@ -23,7 +26,8 @@ type params struct {
 	ttrpcAddress string
 	grpcAddress  string
 	socketDir    string
-	debug        bool
+	level        string // of the log: trace, debug, info, warn, error, fatal or panic
+	cgroup       string // of the shim; empty: the daemon's
 	// bootstrap: the daemon (2.3 and later) sent BootstrapParams and reads a
 	// BootstrapResult. Earlier ones send their runtime options, or nothing, and
 	// read an address.
@@ -39,15 +43,68 @@ func decode(input []byte, f Flags, getenv func(string) string) params {
 			ttrpcAddress: m.ContainerdTtrpcAddress,
 			grpcAddress:  m.ContainerdGrpcAddress,
 			socketDir:    m.GetSocketDir(),
-			debug:        m.LogLevel < bootapi.LogLevel_LOG_LEVEL_INFO,
+			level:        level(m.LogLevel),
 			bootstrap:    true,
 		}
 	}
-	return params{
+	p := params{
 		ttrpcAddress: getenv("TTRPC_ADDRESS"),
 		grpcAddress:  f.Address,
-		debug:        f.Debug,
+		level:        levelInfo,
 	}
+	if f.Debug {
+		p.level = levelDebug
+	}
+	return p
+}
+
+// Levels of the log that are spoken of here.
+const (
+	levelTrace = "trace"
+	levelDebug = "debug"
+	levelInfo  = "info"
+)
+
+// level names a daemon's level, the finer one if it is between two.
+func level(l bootapi.LogLevel) string {
+	for _, k := range []struct {
+		upTo bootapi.LogLevel
+		name string
+	}{
+		{bootapi.LogLevel_LOG_LEVEL_TRACE, levelTrace},
+		{bootapi.LogLevel_LOG_LEVEL_DEBUG, levelDebug},
+		{bootapi.LogLevel_LOG_LEVEL_INFO, levelInfo},
+		{bootapi.LogLevel_LOG_LEVEL_WARN, "warn"},
+		{bootapi.LogLevel_LOG_LEVEL_ERROR, "error"},
+		{bootapi.LogLevel_LOG_LEVEL_FATAL, "fatal"},
+	} {
+		if l <= k.upTo {
+			return k.name
+		}
+	}
+	return "panic"
+}
+
+// runtimeOptions are those that a daemon sends with `start`: one of the
+// extensions, of which there may be any, or the whole input.
+func runtimeOptions(input []byte, bootstrap bool) (options.Options, error) {
+	if !bootstrap {
+		var a anypb.Any
+		if proto.Unmarshal(input, &a) != nil {
+			return options.Options{}, nil
+		}
+		return options.Decode(&a)
+	}
+	var m bootapi.BootstrapParams
+	if err := proto.Unmarshal(input, &m); err != nil {
+		return options.Options{}, err
+	}
+	for _, e := range m.Extensions {
+		if options.Known(e.GetValue()) {
+			return options.Decode(e.GetValue())
+		}
+	}
+	return options.Options{}, nil
 }
 
 // answer is what `start` prints for a shim that listens at address. Every daemon

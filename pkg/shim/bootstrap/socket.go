@@ -94,10 +94,24 @@ func SocketOf(dir string) (string, error) {
 func removeSocket(dir string) error {
 	path, err := SocketOf(dir)
 	if err == nil && path != "" {
-		err = os.Remove(path)
+		err = RemoveSockets(path)
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("remove socket: %w", err)
 	}
 	return nil
+}
+
+// DebugSocket is the profiler's socket of the shim that listens at path.
+func DebugSocket(path string) string { return path + ".debug" }
+
+// RemoveSockets removes both sockets of a shim, as far as they are there.
+func RemoveSockets(path string) error {
+	var errs []error
+	for _, p := range []string{path, DebugSocket(path)} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

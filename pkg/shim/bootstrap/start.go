@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/hostcgroup"
 )
 
 // ListenFD is the descriptor, in the serving process, of its listening socket.
@@ -33,6 +35,14 @@ func Start(f Flags, stdin io.Reader, stdout io.Writer) error {
 		return fmt.Errorf("start shim: parameters are larger than %d MB", maxInput>>20)
 	}
 	p := decode(input, f, os.Getenv)
+	o, err := runtimeOptions(input, p.bootstrap)
+	if err != nil {
+		return fmt.Errorf("start shim: %w", err)
+	}
+	if o.Debug && p.level != levelTrace {
+		p.level = levelDebug
+	}
+	p.cgroup = o.ShimCgroup
 	path, err := socketPath(p.socketDir, p.grpcAddress, f.Namespace, f.ID)
 	if err != nil {
 		return fmt.Errorf("start shim: %w", err)
@@ -98,8 +108,14 @@ func spawn(f Flags, p params, path string, socket *os.File) (*os.Process, error)
 	}
 	defer null.Close()
 	args := []string{self, "-namespace", f.Namespace, "-id", f.ID, "-address", p.grpcAddress, "-socket", path}
-	if p.debug {
+	switch p.level {
+	case levelInfo:
+	case levelDebug:
 		args = append(args, "-debug")
+	case levelTrace:
+		args = append(args, "-debug", "-log-level", p.level)
+	default:
+		args = append(args, "-log-level", p.level)
 	}
 	// New daemons announce that they will stop setting the environment.
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TTRPC_ADDRESS=") })
@@ -113,6 +129,14 @@ func spawn(f Flags, p params, path string, socket *os.File) (*os.Process, error)
 		return nil, err
 	}
 	adjustOOM(proc.Pid)
+	if p.cgroup != "" {
+		// Before it has children, which inherit it.
+		if err := hostcgroup.Join(p.cgroup, proc.Pid); err != nil {
+			_ = proc.Kill()
+			_, _ = proc.Wait()
+			return nil, fmt.Errorf("the runtime's option ShimCgroup: %w", err)
+		}
+	}
 	return proc, nil
 }
 

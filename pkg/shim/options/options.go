@@ -40,21 +40,43 @@ type Options struct {
 	Ignored []string
 }
 
+const (
+	runcName    = "containerd.runc.v1.Options"
+	genericName = "runtimeoptions.v1.Options"
+	// oldName is what CRI called the generic ones before containerd 1.7.
+	oldName = "cri.runtimeoptions.v1.Options"
+)
+
+func messageName(a *anypb.Any) string {
+	return a.TypeUrl[strings.LastIndexByte(a.TypeUrl, '/')+1:]
+}
+
+// Known says whether a holds runtime options of one of the two kinds.
+func Known(a *anypb.Any) bool {
+	if a == nil {
+		return false
+	}
+	switch messageName(a) {
+	case runcName, genericName, oldName:
+		return true
+	}
+	return false
+}
+
 // Decode reads what a client or containerd's configuration gave, nil for nothing.
 // A configuration file is read. Its errors are ErrInvalid.
 func Decode(a *anypb.Any) (Options, error) {
 	if a == nil || a.TypeUrl == "" && len(a.Value) == 0 {
 		return Options{}, nil
 	}
-	name := a.TypeUrl[strings.LastIndexByte(a.TypeUrl, '/')+1:]
-	switch name {
-	case "containerd.runc.v1.Options":
+	switch name := messageName(a); name {
+	case runcName:
 		m := &options.Options{}
 		if err := proto.Unmarshal(a.Value, m); err != nil {
 			return Options{}, invalid("%s: %v", name, err)
 		}
 		return fromRunc(m), nil
-	case "runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options":
+	case genericName, oldName:
 		m := &runtimeoptions.Options{}
 		if err := proto.Unmarshal(a.Value, m); err != nil {
 			return Options{}, invalid("%s: %v", name, err)
