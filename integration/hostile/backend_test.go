@@ -32,7 +32,7 @@ func TestBackEnd(t *testing.T) {
 	}
 	h.outside(record.Backend.PID)
 	// Domain 0 is the one with the most to lose.
-	out := h.must(fmt.Sprintf("/run/puppet %d %d 0", record.Backend.PID, record.Shim.PID))
+	out := h.must(fmt.Sprintf("/var/tmp/puppet %d %d 0", record.Backend.PID, record.Shim.PID))
 	t.Logf("%s", out)
 	h.judge(out)
 	if out := h.must("timeout 60 ctr task exec --exec-id after neighbour echo alive"); !strings.Contains(out, "alive") {

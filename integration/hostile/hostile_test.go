@@ -118,7 +118,7 @@ func (h *host) prepare(seed uint64) {
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.must("mkdir -p /run/hostile/share.d")
+	h.must("mkdir -p /run/hostile /var/tmp/hostile/share.d")
 	h.program("watch")
 	h.neighbour()
 	for i, a := range attacks {
@@ -134,11 +134,11 @@ func (h *host) prepare(seed uint64) {
 		if err != nil {
 			h.Fatal(err)
 		}
-		if err := h.lab.CopyTo(h.ctx, d, "/run/hostile/share.d/"); err != nil {
+		if err := h.lab.CopyTo(h.ctx, d, "/var/tmp/hostile/share.d/"); err != nil {
 			h.Fatal(err)
 		}
 		if a.agent != "" {
-			h.must(fmt.Sprintf("ln -s $XCONTAINER_SHARE/vmlinux /run/hostile/share.d/%d/vmlinux", i))
+			h.must(fmt.Sprintf("ln -s $XCONTAINER_SHARE/vmlinux /var/tmp/hostile/share.d/%d/vmlinux", i))
 		}
 	}
 	h.must("printf %s " + canary + " >/run/hostile/canary")
@@ -149,12 +149,12 @@ XCONTAINER_SHARE=/run/hostile/share setsid containerd --config /etc/containerd/c
 	--state /run/hostile/state --address /run/hostile/sock >/var/log/hostile.log 2>&1 </dev/null &
 n=0
 until ctr -a /run/hostile/sock version >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.3; done
-ctr images export /run/hostile/image.tar docker.io/library/busybox:lab
-ctr -a /run/hostile/sock images import /run/hostile/image.tar >/dev/null`)
+ctr images export /var/tmp/hostile/image.tar docker.io/library/busybox:lab
+ctr -a /run/hostile/sock images import /var/tmp/hostile/image.tar >/dev/null`)
 	h.Cleanup(func() { h.sh("pkill -f 'containerd --config.* --root /var/lib/hostile'") })
 }
 
-// program builds one of this folder's programs and puts it into /run.
+// program builds one of this folder's programs and puts it into /var/tmp.
 func (h *host) program(name string) {
 	h.Helper()
 	path := filepath.Join(h.TempDir(), name)
@@ -163,7 +163,7 @@ func (h *host) program(name string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.Fatalf("build %s: %v\n%s", name, err, out)
 	}
-	if err := h.lab.CopyTo(h.ctx, path, "/run/"); err != nil {
+	if err := h.lab.CopyTo(h.ctx, path, "/var/tmp/"); err != nil {
 		h.Fatal(err)
 	}
 }
@@ -179,11 +179,11 @@ func (h *host) neighbour() {
 const consoleFile = "/run/hostile/state/io.containerd.runtime.v2.task/default/hostile/console.log"
 
 func (h *host) run(a attack, i int) {
-	h.must(fmt.Sprintf("rm -f /run/hostile/console /run/hostile/ran; ln -sfn /run/hostile/share.d/%d /run/hostile/share", i))
+	h.must(fmt.Sprintf("rm -f /run/hostile/console /run/hostile/ran; ln -sfn /var/tmp/hostile/share.d/%d /run/hostile/share", i))
 	h.must(`cd /run/hostile; (timeout 100 ctr -a /run/hostile/sock run -d --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
 	sleep 1000 >out 2>&1 </dev/null; echo $? >ran) >/dev/null 2>&1 </dev/null &`)
 	var rss, fds int
-	out := h.must(fmt.Sprintf("/run/watch %d %s /run/hostile/console", h.seconds+4, consoleFile))
+	out := h.must(fmt.Sprintf("/var/tmp/watch %d %s /run/hostile/console", h.seconds+4, consoleFile))
 	if _, err := fmt.Sscan(out, &rss, &fds); err != nil {
 		h.Fatalf("watch: %v in %q", err, out)
 	}

@@ -98,8 +98,8 @@ func descriptor(p *puppet, fd uint64, domid uint32, device uint64, root string) 
 			fmt.Printf("descriptor %d: %s: 0\n", fd, io.name)
 		}
 	}
-	// Files that a host has and a container has not; /run/puppet is this program.
-	for _, name := range []string{"/run/puppet", "/proc/1/status", "/dev/xen/privcmd"} {
+	// Files that a host has and a container has not; /var/tmp/puppet is this program.
+	for _, name := range []string{"/var/tmp/puppet", "/proc/1/status", "/dev/xen/privcmd"} {
 		if _, err := p.call(unix.SYS_OPENAT, fd, p.str(root+name), unix.O_RDONLY, 0); err == nil {
 			fmt.Printf("descriptor %d: open %s%s: 0\n", fd, root, name)
 		}
