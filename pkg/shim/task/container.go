@@ -147,7 +147,7 @@ func (c *container) load(ctx context.Context, r *taskapi.CreateTaskRequest) (*bu
 	if err != nil {
 		return nil, err
 	}
-	for _, what := range settings.Ignored {
+	for _, what := range append(settings.Ignored, ignoredOptions(r.Options)...) {
 		log.G(ctx).WithField("id", r.ID).Warnf("ignored: %s", what)
 	}
 	c.host, c.settings = settings.Host, settings
