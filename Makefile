@@ -10,7 +10,7 @@ GOBUILD := $(GO) build -trimpath -ldflags '-s -w'
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench fuzz hostile client-tests client-tests-short daemons lab shim libos payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short chaos chaos-short client-tests client-tests-short daemons lab shim libos payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ test: deps unit lab payload ## all tests: unit, then the toolstack and container
 
 unit: vet ## the tests that need no lab: seconds to a few minutes
 	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
-	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./daemons/... ./cmd/...
+	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./daemons/... ./soak/... ./chaos/... ./cmd/...
 
 vet:     ## gofmt and go vet over both modules
 	@test -z "$$(gofmt -l cmd pkg integration)" || { gofmt -l cmd pkg integration; echo 'run gofmt -w on these files'; exit 1; }
@@ -53,6 +53,19 @@ fuzz: deps ## every fuzz target for FUZZTIME, 30 s if not set
 HOSTILE_SECONDS ?= 30
 hostile: deps lab payload ## guests that mean harm, each for HOSTILE_SECONDS, 30 if not set
 	@HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(GO) -C integration test -json -count=1 -timeout 100m ./hostile/ | $(GO) -C integration run ./cmd/tally
+
+soak: deps payload ## 1,000 execs in one container, then 300 containers, and what grows: 30 to 60 minutes under emulation
+	@$(GO) -C integration run ./cmd/soak
+
+soak-short: deps payload ## the same in minutes
+	@$(GO) -C integration run ./cmd/soak -short
+
+CHAOS ?=
+chaos: deps payload ## 100 containers' lives with kills at random points; CHAOS=-seed=N repeats one run
+	@$(GO) -C integration run ./cmd/chaos $(CHAOS)
+
+chaos-short: deps payload ## ten of them
+	@$(GO) -C integration run ./cmd/chaos -short $(CHAOS)
 
 bench: deps lab payload ## times of create's steps and of ctr run against runc in the same dom0
 	@$(GO) -C integration run ./cmd/bench
