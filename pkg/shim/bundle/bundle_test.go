@@ -165,6 +165,10 @@ func TestRefusals(t *testing.T) {
 			`the section "windows" of config.json is not supported by X-Containers: use a Linux image`},
 		{"personality", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "BSD"} }, ErrInvalid,
 			`config.json: linux.personality.domain "BSD" is neither LINUX nor LINUX32`},
+		{"shared root", func(s *specs.Spec) { s.Linux.RootfsPropagation = "shared" }, ErrUnsupported,
+			`rootfsPropagation "shared" is not supported by X-Containers: use rprivate`},
+		{"propagation of the root", func(s *specs.Spec) { s.Linux.RootfsPropagation = "odd" }, ErrInvalid,
+			`config.json: rootfsPropagation "odd" is unknown`},
 		{"personality flag", func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"X"}}
 		}, ErrUnsupported, `the personality flag "X" is not supported by X-Containers: leave linux.personality.flags out`},

@@ -73,6 +73,11 @@ func (s *Settings) kernel(spec *specs.Spec) error {
 	case l.RootfsPropagation == "shared" || l.RootfsPropagation == "rshared":
 		return unsupported(fmt.Sprintf("rootfsPropagation %q", l.RootfsPropagation), "use rprivate")
 	}
+	switch l.RootfsPropagation {
+	case "", "private", "rprivate", "slave", "rslave", "unbindable", "runbindable":
+	default:
+		return invalid("rootfsPropagation %q is unknown", l.RootfsPropagation)
+	}
 	if l.MountLabel != "" {
 		s.ignore("SELinux label %q", l.MountLabel)
 	}
