@@ -28,7 +28,8 @@ type Config struct {
 	VCPUs     uint32 // 1 to 32; the first runs from the start, the guest starts others
 
 	// Weight and Cap are the credit2 scheduler's: 0 leaves Xen's default
-	// weight of 256, and no cap. The cap is in hundredths of a CPU.
+	// weight of 256, and no cap. The cap is in hundredths of a CPU; one above
+	// what all virtual CPUs can take is none.
 	Weight, Cap uint16
 
 	// Layout names devices and pool; Create allocates the ports.

@@ -122,7 +122,7 @@ func (b *builder) limits() error {
 		return err
 	}
 	if b.config.Weight != 0 || b.config.Cap != 0 {
-		if err := setSchedule(b.hv, id, b.config.Weight, b.config.Cap); err != nil {
+		if err := setSchedule(b.hv, id, b.config.VCPUs, b.config.Weight, b.config.Cap); err != nil {
 			return err
 		}
 	}

@@ -93,15 +93,21 @@ func (d *Domain) SetMaxMemory(kib uint64) error {
 
 // SetSchedule gives the domain a weight and cap, as in Config.
 func (d *Domain) SetSchedule(weight, limit uint16) error {
-	if _, err := d.Info(); err != nil {
+	info, err := d.Info()
+	if err != nil {
 		return err
 	}
-	return d.answer(setSchedule(d.hv, d.id, weight, limit))
+	return d.answer(setSchedule(d.hv, d.id, info.MaxVCPUs, weight, limit))
 }
 
-func setSchedule(hv Hypervisor, id abi.DomID, weight, limit uint16) error {
+func setSchedule(hv Hypervisor, id abi.DomID, vcpus uint32, weight, limit uint16) error {
 	if weight == 0 {
 		weight = abi.Credit2WeightNormal
+	}
+	// Xen refuses a cap that is above what all virtual CPUs could take, and
+	// leaves the old one.
+	if uint32(limit) > 100*vcpus {
+		limit = 0
 	}
 	return hv.SetCredit2(id, weight, limit)
 }

@@ -122,21 +122,31 @@ func memoryLimit(s *suite) {
 }
 
 func schedules(s *suite) {
-	d := s.create(s.config("idle"))
-	s.must(d.Unpause())
-	for _, set := range []struct{ weight, limit, want uint16 }{
-		{512, 150, 512},
-		{1, 0, 1},
-		{65535, 25, 65535},
-		{0, 50, abi.Credit2WeightNormal}, // 0 is Xen's default
-	} {
-		s.must(d.SetSchedule(set.weight, set.limit))
+	c := s.config("idle")
+	c.VCPUs, c.Cap = 2, 300
+	d := s.create(c)
+	type schedule struct{ weight, limit uint16 }
+	wantSchedule := func(want schedule) {
+		s.Helper()
 		weight, limit, err := s.Raw.Credit2(d.ID())
 		s.must(err)
-		if weight != set.want || limit != set.limit {
-			s.Errorf("set %d and %d, Xen has %d and %d", set.weight, set.limit, weight, limit)
+		if got := (schedule{weight, limit}); got != want {
+			s.Errorf("Xen has %+v, want %+v", got, want)
 		}
 	}
+	wantSchedule(schedule{abi.Credit2WeightNormal, 0}) // more than two CPUs can take
+	s.must(d.Unpause())
+	for _, set := range []struct{ ask, want schedule }{
+		{schedule{512, 150}, schedule{512, 150}},
+		{schedule{1, 0}, schedule{1, 0}},
+		{schedule{65535, 200}, schedule{65535, 200}},
+		{schedule{100, 201}, schedule{100, 0}},
+		{schedule{0, 50}, schedule{abi.Credit2WeightNormal, 50}}, // 0 is Xen's default
+	} {
+		s.must(d.SetSchedule(set.ask.weight, set.ask.limit))
+		wantSchedule(set.want)
+	}
+	s.mustNot("a cap above all virtual CPUs", s.Raw.SetCredit2(d.ID(), 100, 201))
 }
 
 func pausedTakesNoTime(s *suite) {

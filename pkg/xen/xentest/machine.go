@@ -353,7 +353,7 @@ func (m *Machine) SetMaxVCPUs(id abi.DomID, n uint32) error {
 	return nil
 }
 
-// SetCredit2 refuses a weight of 0.
+// SetCredit2 refuses a weight of 0 and a cap above all virtual CPUs.
 func (m *Machine) SetCredit2(id abi.DomID, weight, limit uint16) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -363,6 +363,9 @@ func (m *Machine) SetCredit2(id abi.DomID, weight, limit uint16) error {
 	}
 	if weight == 0 {
 		return refuse(unix.EINVAL, "weight 0")
+	}
+	if uint32(limit) > 100*d.vcpus {
+		return refuse(unix.EINVAL, "cap of %d with %d virtual CPUs", limit, d.vcpus)
 	}
 	d.credit2 = [2]uint16{weight, limit}
 	return nil
