@@ -25,6 +25,11 @@ const (
 	// the agent is /init.
 	cmdline = "console=hvc0 loglevel=4 panic=-1 tsc=nowatchdog rcupdate.rcu_cpu_stall_suppress=1 rdinit=/init"
 
+	// cmdlineSMP is for guests with several virtual CPUs: the kernel starts the
+	// first, the agent the others; see startCPUs. Code for one processor would
+	// have to be changed back then, instruction by instruction.
+	cmdlineSMP = " maxcpus=1 noreplace-smp"
+
 	// helloTimeout bounds a guest's boot, which takes half a second. It is that
 	// long because a busy host may be emulated.
 	helloTimeout = 60 * time.Second
@@ -107,9 +112,10 @@ func (g *Guest) build(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	vcpus := max(c.VCPUs, c.MaxVCPUs)
 	dom, err := g.host.Create(ctx, xen.Config{
-		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: cmdline,
-		MemoryKiB: c.MemoryBytes / 1024, VCPUs: c.VCPUs, Weight: c.Weight, Cap: c.Cap,
+		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: commandLine(vcpus),
+		MemoryKiB: c.MemoryBytes / 1024, VCPUs: vcpus, Weight: c.Weight, Cap: c.Cap,
 		Layout: devices, Created: c.Record, Step: c.Step,
 	})
 	if err != nil {
@@ -144,7 +150,15 @@ func (g *Guest) start(ctx context.Context, c Config) error {
 	}
 	g.rpc = ttrpc.NewClient(conn)
 	g.agent = agentapi.NewAgentClient(g.rpc)
-	return nil
+	return timed(c.Step, "vcpus", func() error { return g.startCPUs(ctx, c.VCPUs) })
+}
+
+// commandLine is what a guest's kernel is told.
+func commandLine(vcpus uint32) string {
+	if vcpus > 1 {
+		return cmdline + cmdlineSMP
+	}
+	return cmdline
 }
 
 // acceptHello waits for the one connection of the agent to the hello port, and

@@ -81,7 +81,8 @@ func (g *Guest) Usage(ctx context.Context) (Usage, error) {
 }
 
 // startCPUs has the agent bring up the virtual CPUs that are wanted from the
-// start; see cmdline.
+// start. While it boots, the kernel patches its own code, with some care if other
+// processors may be running it; with one there is nothing to go wrong.
 func (g *Guest) startCPUs(ctx context.Context, n uint32) error {
 	if n <= 1 {
 		return nil
