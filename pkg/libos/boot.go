@@ -43,13 +43,14 @@ const (
 
 // Config says what guest to boot.
 type Config struct {
-	Share       string   // folder of the library OS's files
-	ConsolePath string   // file for the guest's kernel log, made anew
-	UUID        abi.UUID // the domain's handle
-	MemoryBytes uint64   // of the whole domain
-	VCPUs       uint32   // in use from the start
-	MaxVCPUs    uint32   // that the agent's SetSize can have in use; 0 = VCPUs
-	Weight, Cap uint16   // credit2; 0 = Xen's default
+	Share       string       // folder of the library OS's files
+	ConsolePath string       // file for the guest's kernel log, made anew
+	ConsoleLine func(string) // hears each printable line of it; may be nil
+	UUID        abi.UUID     // the domain's handle
+	MemoryBytes uint64       // of the whole domain
+	VCPUs       uint32       // in use from the start
+	MaxVCPUs    uint32       // that the agent's SetSize can have in use; 0 = VCPUs
+	Weight, Cap uint16       // credit2; 0 = Xen's default
 
 	// Disks are virtio block devices, of which there can be MaxDisks, with the
 	// serial numbers disk0, disk1 …

@@ -13,6 +13,7 @@ import (
 const (
 	consoleTail = 16 << 10 // bytes of the kernel log kept in memory for the reason of a death
 	consoleMax  = 1 << 20  // bytes of the kernel log kept in the file; a guest may print for ever
+	maxLine     = 200      // bytes of a line that is shown
 )
 
 // console keeps the guest's kernel log: all of it up to a bound in a file, the
@@ -24,15 +25,19 @@ type console struct {
 	tail    []byte // guarded by mu
 	file    *os.File
 	written int64
+
+	line    func(string) // nil: nobody wants lines
+	partial []byte       // of a line that has not ended
 }
 
-// startConsole copies src to the file at path until src ends.
-func startConsole(src io.ReadCloser, path string) (*console, error) {
+// startConsole copies src to the file at path until src ends. line, if it is not
+// nil, gets each line as far as the file gets it.
+func startConsole(src io.ReadCloser, path string, line func(string)) (*console, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	c := &console{done: make(chan struct{}), file: f}
+	c := &console{done: make(chan struct{}), file: f, line: line}
 	go c.copy(src)
 	return c, nil
 }
@@ -64,6 +69,27 @@ func (c *console) add(b []byte) {
 	// A full disk loses lines of this log, not the container.
 	n, _ := c.file.Write(b)
 	c.written += int64(n)
+	if c.line != nil {
+		c.tell(b)
+	}
+}
+
+// tell gives away the lines that b ends. One that is too long comes in parts.
+func (c *console) tell(b []byte) {
+	for len(b) > 0 {
+		part, rest, ended := bytes.Cut(b, []byte("\n"))
+		if room := maxLine - len(c.partial); len(part) > room {
+			part, rest, ended = b[:room], b[room:], true
+		}
+		c.partial, b = append(c.partial, part...), rest
+		if !ended {
+			return
+		}
+		if s := printable(c.partial); s != "" {
+			c.line(s)
+		}
+		c.partial = c.partial[:0]
+	}
 }
 
 // Last gives the most telling line at the end of the log: the panic if there
@@ -110,8 +136,8 @@ func printable(b []byte) string {
 		}
 		return r
 	}, string(b))
-	if len(s) > 200 {
-		s = s[:200]
+	if len(s) > maxLine {
+		s = s[:maxLine]
 	}
 	return strings.TrimSpace(s)
 }

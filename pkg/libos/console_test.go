@@ -6,14 +6,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func runConsole(t *testing.T, in string) (*console, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "console")
-	c, err := startConsole(io.NopCloser(strings.NewReader(in)), path)
+	c, err := startConsole(io.NopCloser(strings.NewReader(in)), path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,5 +57,23 @@ func TestConsoleIsBounded(t *testing.T) {
 	}
 	if len(c.tail) > consoleTail || c.Last() != "the end" {
 		t.Errorf("tail has %d bytes and ends in %q", len(c.tail), c.Last())
+	}
+}
+
+// TestConsoleLines: each line once, whatever the pieces in which it comes.
+func TestConsoleLines(t *testing.T) {
+	long := strings.Repeat("x", maxLine)
+	in := "one\r\n\n\x1b[2Jtwo\n" + long + "three\nunfinished"
+	want := []string{"one", "[2Jtwo", long, "three"}
+	for _, r := range []io.Reader{strings.NewReader(in), iotest.OneByteReader(strings.NewReader(in))} {
+		var got []string
+		c, err := startConsole(io.NopCloser(r), filepath.Join(t.TempDir(), "console"), func(l string) { got = append(got, l) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-c.done
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -55,7 +55,7 @@ func (g *Guest) startBackend(ctx context.Context, c Config, devices noxs.Layout)
 	if err != nil {
 		return fmt.Errorf("start the back-end: %w", err)
 	}
-	g.console, err = startConsole(logR, c.ConsolePath)
+	g.console, err = startConsole(logR, c.ConsolePath, c.ConsoleLine)
 	if err != nil {
 		closeAll(logR, logW)
 		return fmt.Errorf("start the back-end: open the console log: %w", err)

@@ -42,12 +42,22 @@ func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
 		Record:        func(id abi.DomID) error { return c.Record(uint16(id)) },
 		RecordBackend: c.RecordBackend,
 		Step:          c.Step,
+		ConsoleLine:   consoleLine(c.ID),
 	})
 	if err != nil {
 		logCrash(err)
 		return nil, guestError(err)
 	}
 	return guest{g, new(sync.Once)}, nil
+}
+
+// consoleLine brings the guest's kernel log to the shim's, when that is to have
+// debug messages.
+func consoleLine(id string) func(string) {
+	if log.GetLevel() < log.DebugLevel {
+		return nil
+	}
+	return func(line string) { log.L.WithField("id", id).Debugf("guest: %s", line) }
 }
 
 // guest gives a libos.Guest the types that a container knows.
