@@ -351,6 +351,16 @@ func TestLogSurvivesContainerd(t *testing.T) {
 	s.logs("told to end by terminated")
 }
 
+// profiler is a client of the profiler's socket.
+func (s *shim) profiler() *http.Client {
+	return &http.Client{Timeout: limit, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", bootstrap.DebugSocket(s.socket()))
+		},
+	}}
+}
+
 // TestProfile visits the profiler's socket, and sees that it goes with its shim,
 // however that ends.
 func TestProfile(t *testing.T) {
@@ -362,12 +372,7 @@ func TestProfile(t *testing.T) {
 		if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
 			t.Fatalf("%v, %v", fi, err)
 		}
-		c := http.Client{Timeout: limit, Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", path)
-			},
-		}}
+		c := s.profiler()
 		for url, want := range map[string]string{
 			"/debug/vars":                    `"goroutines": `,
 			"/debug/pprof/goroutine?debug=1": "goroutine profile: total ",
