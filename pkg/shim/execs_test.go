@@ -115,3 +115,26 @@ func TestExecsLeaveNothing(t *testing.T) {
 	}
 	unix.Kill(pid, unix.SIGTERM)
 }
+
+// TestLoggerInherits what is meant for it: no descriptor of the shim's, and no
+// ignored signal.
+func TestLoggerInherits(t *testing.T) {
+	s := startShim(t, "sleep", "1000")
+	pid := s.run()
+	s.exec("e", "binary:///bin/sh?-c="+url.QueryEscape(
+		"exec 5>&-; ls /proc/self/fd >"+s.bundle+"/fds; cat /proc/self/status >"+s.bundle+"/status; cat <&3 >/dev/null"), false, "true")
+	// 5 is the folder that ls reads.
+	if b, err := os.ReadFile(s.bundle + "/fds"); err != nil || string(b) != "0\n1\n2\n3\n4\n5\n" {
+		t.Errorf("descriptors %q, %v", b, err)
+	}
+	b, err := os.ReadFile(s.bundle + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ignored, _ := strings.Cut(string(b), "SigIgn:\t")
+	var mask uint64
+	if _, err := fmt.Sscanf(ignored, "%x", &mask); err != nil || mask&(1<<(unix.SIGPIPE-1)) != 0 {
+		t.Errorf("ignored signals %.16q, %v", ignored, err)
+	}
+	unix.Kill(pid, unix.SIGTERM)
+}

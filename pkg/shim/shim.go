@@ -5,9 +5,12 @@ package shim
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/shim/bootstrap"
 	"github.com/xcontainer/xcontainer/pkg/shim/holder"
@@ -38,6 +41,9 @@ func Main(args []string, p Parts) int {
 }
 
 func run(args []string, p Parts) error {
+	// What our parents left open by mistake goes no further. A kernel before 5.11
+	// cannot do that.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// Roles of our own come without flags.
 	if len(args) > 1 {
 		switch args[1] {
