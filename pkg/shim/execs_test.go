@@ -113,7 +113,9 @@ func TestExecsLeaveNothing(t *testing.T) {
 	if after.Goroutines > before.Goroutines || after.Descriptors > before.Descriptors || left > children {
 		t.Errorf("%+v and %d children before, %+v and %d after %d execs", before, children, after, left, 4*rounds)
 	}
+	r := s.record()
 	unix.Kill(pid, unix.SIGTERM)
+	s.nothingLeft(r)
 }
 
 // TestLoggerInherits what is meant for it: no descriptor of the shim's, and no
@@ -136,5 +138,7 @@ func TestLoggerInherits(t *testing.T) {
 	if _, err := fmt.Sscanf(ignored, "%x", &mask); err != nil || mask&(1<<(unix.SIGPIPE-1)) != 0 {
 		t.Errorf("ignored signals %.16q, %v", ignored, err)
 	}
+	r := s.record()
 	unix.Kill(pid, unix.SIGTERM)
+	s.nothingLeft(r)
 }
