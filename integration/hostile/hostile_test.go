@@ -142,14 +142,15 @@ func (h *host) prepare(seed uint64) {
 		}
 	}
 	h.must("printf %s " + canary + " >/run/hostile/canary")
-	h.must(`
+	h.must(`set -e
 cd /run/hostile
 ulimit -Hn 524288
 XCONTAINER_SHARE=/run/hostile/share setsid containerd --config /etc/containerd/config.toml --root /var/lib/hostile \
 	--state /run/hostile/state --address /run/hostile/sock >/var/log/hostile.log 2>&1 </dev/null &
 n=0
 until ctr -a /run/hostile/sock version >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.3; done
-ctr images export /var/tmp/hostile/image.tar docker.io/library/busybox:lab
+ctr images export --platform linux/amd64 /var/tmp/hostile/image.tar docker.io/library/busybox:lab
+ls -l /var/tmp/hostile/image.tar
 ctr -a /run/hostile/sock images import /var/tmp/hostile/image.tar >/dev/null`)
 	h.Cleanup(func() { h.sh("pkill -f 'containerd --config.* --root /var/lib/hostile'") })
 }
