@@ -184,7 +184,7 @@ func (h *host) run(a attack, i int) {
 	h.must(`cd /run/hostile; (timeout 100 ctr -a /run/hostile/sock run -d --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
 	sleep 1000 >out 2>&1 </dev/null; echo $? >ran) >/dev/null 2>&1 </dev/null &`)
 	var rss, fds int
-	out := h.must(fmt.Sprintf("/var/tmp/watch %d %s /run/hostile/console", h.seconds+4, consoleFile))
+	out := h.must(fmt.Sprintf("/var/tmp/watch %d %s /run/hostile/console", h.seconds, consoleFile))
 	if _, err := fmt.Sscan(out, &rss, &fds); err != nil {
 		h.Fatalf("watch: %v in %q", err, out)
 	}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Watch samples, for some seconds, what all processes of the shim's program
-// hold, and prints the largest resident set in KiB and the largest number of
-// descriptors. Meanwhile it keeps a copy of a file that will go.
+// Watch samples what all processes of the shim's program hold, for some seconds
+// from the moment on when a file has something in it, and prints the largest
+// resident set in KiB and the largest number of descriptors. Meanwhile it keeps
+// a copy of the file, which will go.
 //
 //	watch SECONDS FILE COPY
 package main
@@ -16,6 +17,9 @@ import (
 	"time"
 )
 
+// patience bounds the wait for the file.
+const patience = 40 * time.Second
+
 func main() {
 	if len(os.Args) != 4 {
 		fmt.Fprintln(os.Stderr, "usage: watch SECONDS FILE COPY")
@@ -27,12 +31,18 @@ func main() {
 		os.Exit(2)
 	}
 	rss, fds := 0, 0
-	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	end := time.Now().Add(patience)
+	for began := false; time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		r, f := sample()
 		rss, fds = max(rss, r), max(fds, f)
-		if b, err := os.ReadFile(os.Args[2]); err == nil && len(b) > 0 {
-			_ = os.WriteFile(os.Args[3], b, 0o600)
+		b, err := os.ReadFile(os.Args[2])
+		if err != nil || len(b) == 0 {
+			continue
 		}
+		if !began {
+			began, end = true, time.Now().Add(time.Duration(seconds)*time.Second)
+		}
+		_ = os.WriteFile(os.Args[3], b, 0o600)
 	}
 	fmt.Println(rss, fds)
 }
