@@ -121,6 +121,15 @@ func spawnBackend() (*backendProcess, error) {
 // passes on the rest of the console, and killed if it does not listen.
 func (b *backendProcess) stop() {
 	b.stopOnce.Do(func() {
+		select {
+		case <-b.done:
+			// What it said last may still be on its way.
+			select {
+			case <-b.client.Done():
+			case <-time.After(backendGrace):
+			}
+		default:
+		}
 		b.client.Close()
 		select {
 		case <-b.done:
