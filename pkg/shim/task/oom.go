@@ -92,7 +92,6 @@ func (c *container) publishOOM() {
 		return
 	}
 	c.ooms.told = true
-	c.s.Events.Publish(topicOOM, &events.TaskOOM{ContainerID: c.id})
 	logger := log.L.WithField("id", c.id)
 	logger.Warnf("out of memory: the container's kernel has killed a process of it (%d so far)", c.ooms.known)
 	f, err := os.OpenFile(filepath.Join(c.bundle, oomFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -102,4 +101,5 @@ func (c *container) publishOOM() {
 	case !errors.Is(err, fs.ErrExist):
 		logger.WithError(err).Warn("tell CRI-O of OOM")
 	}
+	c.s.Events.Publish(topicOOM, &events.TaskOOM{ContainerID: c.id})
 }
