@@ -52,7 +52,7 @@ func (c *command) sweep(ctx context.Context) error {
 	default:
 		return err
 	}
-	h := orphans.Host{Root: c.root, Sockets: c.sockets, Xen: host, Settle: c.settle, Now: c.now}
+	h := orphans.Host{Root: c.root, Sockets: c.sockets, Xen: host, Settle: c.settle, Now: c.now, Warn: c.warn}
 	found, findErr := h.Find(ctx)
 	s := swept{Removed: c.yes, Orphans: []orphan{}}
 	failed := 0

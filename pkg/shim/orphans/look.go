@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/shim/bootstrap"
+	"github.com/xcontainer/xcontainer/pkg/shim/hostcgroup"
 	"github.com/xcontainer/xcontainer/pkg/shim/record"
 	"github.com/xcontainer/xcontainer/pkg/xen"
 )
@@ -29,8 +31,6 @@ const (
 	lostGrace = time.Minute
 	// termWait is how long a shim may take to end its containers.
 	termWait = 30 * time.Second
-
-	cgroupRoot = "/sys/fs/cgroup/"
 )
 
 // sight is one look at the host.
@@ -101,7 +101,8 @@ func (s *sight) lookAtBundle(dir string, r *record.Record) error {
 	return nil
 }
 
-// forget removes the record r once nothing is left that it names.
+// forget ends the container of record r as containerd's `delete` would, with the
+// hooks that follow its end, once nothing is left that the record names.
 func (s *sight) forget(ctx context.Context, dir string, r *record.Record) error {
 	now, err := record.Read(dir)
 	if err != nil || now == nil || now.UUID != r.UUID {
@@ -118,12 +119,14 @@ func (s *sight) forget(ctx context.Context, dir string, r *record.Record) error 
 			return err
 		}
 		for _, d := range domains {
-			if record.UUID(d.UUID) == now.UUID {
+			if d.ID != 0 && record.UUID(d.UUID) == now.UUID {
 				return fmt.Errorf("domain %d that it names is still there", d.ID)
 			}
 		}
 	}
-	return record.Remove(dir)
+	gone := func(context.Context, [16]byte) error { return nil } // as was just seen
+	f := bootstrap.Flags{Namespace: now.Namespace, ID: now.ID, Bundle: dir}
+	return bootstrap.Delete(ctx, f, gone, io.Discard, s.Warn)
 }
 
 // lookAtProcesses looks for back-ends and holders whose parent has died, and for
@@ -216,10 +219,10 @@ func (s *sight) addSocket(path, why string) {
 // are not ours by any proof.
 func (s *sight) addCgroup(path, why string) {
 	clean := filepath.Clean(path)
-	if fi, err := os.Stat(clean); err != nil || !fi.IsDir() || !strings.HasPrefix(clean, cgroupRoot) {
+	if fi, err := os.Stat(clean); err != nil || !fi.IsDir() || !strings.HasPrefix(clean, hostcgroup.Root+"/") {
 		return
 	}
-	s.add(Cgroup, clean, why, func(context.Context) error { return ignoreMissing(unix.Rmdir(clean)) })
+	s.add(Cgroup, clean, why, func(context.Context) error { return hostcgroup.Remove([]string{clean}) })
 }
 
 // dead tells whether path is a socket on which nobody listens.

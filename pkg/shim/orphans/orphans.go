@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -58,6 +59,8 @@ type Host struct {
 	Settle time.Duration
 	// Now is the time of the day.
 	Now func() time.Time
+	// Warn gets what hooks of removed containers complain of.
+	Warn io.Writer
 
 	// list lists our processes; nil: those of this machine.
 	list func() ([]process, error)

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -41,7 +42,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { m.Close() })
 	w := &world{T: t, machine: m}
-	w.Host = Host{Root: t.TempDir(), Sockets: t.TempDir(), Xen: xen.New(m), Now: time.Now,
+	w.Host = Host{Root: t.TempDir(), Sockets: t.TempDir(), Xen: xen.New(m), Now: time.Now, Warn: io.Discard,
 		list: func() ([]process, error) { return w.procs, nil }}
 	w.live = w.spawn()
 	w.dead = w.spawn()
@@ -302,6 +303,32 @@ func TestCgroups(t *testing.T) {
 	w.bundle("web", record.Record{Shim: w.dead, Cgroups: []string{outside, "/sys/fs/cgroup/../../../" + outside, "/sys/fs/cgroup/none"}})
 	if got := names(w.find()); len(got) != 1 || !strings.HasPrefix(got[0], "record ") {
 		t.Errorf("found %q", got)
+	}
+}
+
+// TestHooksAfterTheEnd: a sweep ends a container as containerd would.
+func TestHooksAfterTheEnd(t *testing.T) {
+	w := newWorld(t)
+	mark := filepath.Join(t.TempDir(), "ran")
+	touch, err := exec.LookPath("touch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := w.bundle("web", record.Record{Shim: w.dead, Hooks: true})
+	config := fmt.Sprintf(`{"ociVersion": "1.2.0", "process": {"args": ["x"], "cwd": "/"}, "root": {"path": "rootfs"}, "linux": {},
+		"hooks": {"poststop": [{"path": %q, "args": ["touch", %q]}]}}`, touch, mark)
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Find(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("looking ran a hook")
+	}
+	w.sweep()
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("the hook did not run: %v", err)
 	}
 }
 
