@@ -337,3 +337,19 @@ func TestCrashWhileBooting(t *testing.T) {
 		})
 	}
 }
+
+// TestEndsAfterFailedCreate: the client that asked may have gone before the
+// answer, and then nobody tells the shim to end.
+func TestEndsAfterFailedCreate(t *testing.T) {
+	d := newDaemon(t)
+	d.world.Fail = func(string) error { return errors.New("no luck") }
+	b := d.bundled("c", false, spec("true"))
+	if _, err := d.task.Create(d.ctx(), b.createRequest()); err == nil {
+		t.Fatal("no error")
+	}
+	select {
+	case <-d.shutdown:
+	case <-time.After(limit):
+		t.Error("the shim stays without a container")
+	}
+}

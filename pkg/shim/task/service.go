@@ -55,6 +55,10 @@ type Config struct {
 	Shutdown func()
 }
 
+// idleTimeout is how long a shim stays whose only container could not be made.
+// containerd ends it at once when it has the error.
+const idleTimeout = 5 * time.Second
+
 // Service is containerd's task service.
 type Service struct {
 	Config
@@ -115,10 +119,26 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	defer s.mu.Unlock()
 	if err != nil {
 		delete(s.containers, r.ID)
+		// A client that gave up in the middle has said its last word: Shutdown
+		// came too early, and `delete` may have found no record any more.
+		time.AfterFunc(idleTimeout, s.endIfIdle)
 		return nil, toRPC(err)
 	}
 	s.containers[r.ID] = c
 	return &taskapi.CreateTaskResponse{Pid: c.pid()}, nil
+}
+
+// endIfIdle ends a shim that has no container.
+func (s *Service) endIfIdle() {
+	s.mu.Lock()
+	idle := len(s.containers) == 0
+	if idle {
+		s.closed = true
+	}
+	s.mu.Unlock()
+	if idle {
+		s.shutdown.Do(s.Config.Shutdown)
+	}
 }
 
 // Start lets init or an exec run.
@@ -285,15 +305,7 @@ func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskap
 
 // Shutdown ends the shim if it has no container.
 func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
-	s.mu.Lock()
-	idle := len(s.containers) == 0
-	if idle {
-		s.closed = true
-	}
-	s.mu.Unlock()
-	if idle {
-		s.shutdown.Do(s.Config.Shutdown)
-	}
+	s.endIfIdle()
 	return &emptypb.Empty{}, nil
 }
 
