@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -131,6 +132,7 @@ type machine struct {
 
 // look measures the host.
 func look() (m machine, err error) {
+	debug.FreeOSMemory() // this program's own
 	unix.Sync()
 	// Pages, then dentries and inodes; twice, since the first frees the second's.
 	for range 2 {
