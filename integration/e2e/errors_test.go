@@ -42,8 +42,6 @@ func TestRefusals(t *testing.T) {
 		{"mount type", "--mount type=nfs,src=server:/x,dst=/mnt,options=ro", []string{`nfs`, "/mnt", "not supported by X-Containers"}},
 		{"namespace path", "--with-ns ipc:/proc/1/ns/ipc", []string{"ipc", "/proc/1/ns/ipc", "not supported by X-Containers"}},
 		{"host network", "--net-host", []string{"network", "not supported by X-Containers"}},
-		{"device", "--device /dev/loop-control", []string{"/dev/loop-control", "not supported by X-Containers"}},
-		{"seccomp", "--seccomp", []string{"seccomp", "not supported by X-Containers"}},
 	} {
 		s.sub(c.name, func(s *story) { s.oneSentence(s.run(c.flags, busybox, "true"), c.parts...) })
 	}
