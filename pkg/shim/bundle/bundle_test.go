@@ -333,6 +333,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"root":{"path":"x"},"process":{"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_RR"},"ioPriority":{"class":"IOPRIO_CLASS_BE"},"execCPUAffinity":{"final":"0-3"}},"hooks":{"poststop":[{"path":"/h","timeout":1}],"startContainer":[{"path":"/h"}]}}`))
+	f.Add([]byte(`{"root":{"path":"x"},"process":{"args":["a"],"cwd":"/"},"linux":{"devices":[{"path":"/dev/x","type":"c","major":1,"minor":3}],"personality":{"domain":"LINUX32"},"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86"],"syscalls":[{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_NE"}]}]}}}`))
 	f.Add([]byte(`{"root":{"path":"x"},"process":{"args":["a"],"cwd":"/"},"linux":{"resources":{"cpu":{"quota":1,"period":18446744073709551615}}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Parse(data, "/b", 2)
