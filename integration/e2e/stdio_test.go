@@ -3,8 +3,11 @@
 package e2e
 
 import (
+	"bytes"
+	"crypto/md5"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -32,11 +35,14 @@ const logger = programs + "/logger"
 // megabyte prints a million bytes that show what is missing.
 const megabyte = "seq 1 170000 | head -c 1000000"
 
-// megabyteSum is the MD5 of what it prints.
-func (s *story) megabyteSum() string {
-	s.Helper()
-	return strings.TrimSpace(s.sh(megabyte + " | md5sum").stdout)
-}
+// megabyteSum is what md5sum says of it.
+var megabyteSum = sync.OnceValue(func() string {
+	var b bytes.Buffer
+	for i := 1; b.Len() < 1000000; i++ {
+		fmt.Fprintln(&b, i)
+	}
+	return fmt.Sprintf("%x  -\n", md5.Sum(b.Bytes()[:1000000]))
+})
 
 // logFolder is a new folder on the host, and the logger beside it.
 func (s *story) logFolder() (dir string) {
@@ -74,7 +80,7 @@ func (s *story) wantFile(name, want string) {
 
 func (s *story) wantMegabyte(name string) {
 	s.Helper()
-	if r := s.sh("md5sum <" + name); strings.TrimSpace(r.stdout) != s.megabyteSum() {
+	if r := s.sh("md5sum <" + name); r.stdout != megabyteSum() {
 		s.Errorf("%s is not the megabyte: %v", name, s.sh("wc -c "+name))
 	}
 }
@@ -126,7 +132,7 @@ func TestLogger(t *testing.T) {
 	s.wantMegabyte(exec + "/out")
 	tty := s.logFolder()
 	s.wantCode(s.sh(fmt.Sprintf("%s -t %s tty %s sh -c 'test -t 1 && echo screen; %s; exit 5'", taskio, id, logTo("binary-v2", "ready", tty), megabyte)), 5)
-	if r := s.sh(fmt.Sprintf("head -c 8 %s/out; tr -d '\\r' <%[1]s/out | tail -c +8 | md5sum", tty)); r.stdout != "screen\r\n"+s.megabyteSum()+"\n" {
+	if r := s.sh(fmt.Sprintf("head -c 8 %s/out; tr -d '\\r' <%[1]s/out | tail -c +8 | md5sum", tty)); r.stdout != "screen\r\n"+megabyteSum() {
 		s.Errorf("terminal: %v", r)
 	}
 	s.wantFile(tty+"/err", "")
@@ -159,7 +165,7 @@ func TestSlowReaders(t *testing.T) {
 	// A logger and a client that do not read, with processes that print for ever.
 	r := s.sh(fmt.Sprintf(`
 ctr task exec -d --exec-id stuck --log-uri %s %s yes logger || exit 1
-setsid sh -c 'ctr task exec --exec-id pipe %[2]s yes client | (until [ -e %[3]s/go ]; do sleep 0.2; done; cat)' </dev/null >/dev/null 2>&1 &
+setsid sh -c 'ctr task exec --exec-id pipe-%[2]s %[2]s yes client | (until [ -e %[3]s/go ]; do sleep 0.2; done; cat)' </dev/null >/dev/null 2>&1 &
 for i in $(seq 60); do
 	[ "$(ctr task exec --exec-id look %[2]s sh -c 'ps | grep -c "[y]es "')" = 2 ] && exit 0
 	sleep 0.5
@@ -177,7 +183,7 @@ exit 1`, logTo("binary", "stuck", dir), id, dir))
 		s.Errorf("the shim does not answer: %v", r)
 	}
 	// Their end comes, too: SIGKILL, and the readers still take nothing.
-	s.wantCode(s.sh(fmt.Sprintf("timeout 60 ctr task kill --exec-id stuck -s KILL %s && timeout 60 ctr task kill --exec-id pipe -s KILL %[1]s", id)), 0)
+	s.wantCode(s.sh(fmt.Sprintf("timeout 60 ctr task kill --exec-id stuck -s KILL %s && timeout 60 ctr task kill --exec-id pipe-%[1]s -s KILL %[1]s", id)), 0)
 	s.wantCode(s.sh(fmt.Sprintf(`
 touch %s/go
 for i in $(seq 60); do
@@ -185,7 +191,7 @@ for i in $(seq 60); do
 	[ $? = 137 ] && break
 	sleep 1
 done
-while [ -e /run/containerd/fifo/*/pipe-stdout ]; do sleep 1; done # until its client has gone
+while ls /run/containerd/fifo/*/pipe-%[2]s-stdout >/dev/null 2>&1; do sleep 1; done # until its client has gone
 ctr task exec --exec-id look %[2]s sh -c '! ps | grep "[y]es "'`, dir, id)), 0)
 }
 
