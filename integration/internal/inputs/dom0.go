@@ -26,7 +26,7 @@ var dom0Files embed.FS
 // dom0Packages are the programs of the dom0, besides containerd.
 var dom0Packages = []string{
 	"busybox-static", "dropbear-bin", "runc",
-	"bash", "coreutils", "dash", "diffutils", "findutils", "grep", "gzip", "hostname",
+	"bash", "coreutils", "dash", "diffutils", "e2fsprogs", "erofs-utils", "findutils", "grep", "gzip", "hostname",
 	"iproute2", "kmod", "libc-bin", "lsof", "mawk", "mount", "ncurses-base", "ncurses-bin",
 	"procps", "psmisc", "sed", "strace", "tar", "util-linux", "base-passwd", "base-files",
 }
