@@ -30,6 +30,8 @@ func (s *story) config(change func(spec object), args ...string) string {
 	process := spec["process"].(object)
 	process["args"], process["terminal"] = args, false
 	process["env"] = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	// The default one is where other containers' cgroups are.
+	spec["linux"].(object)["cgroupsPath"] = "/default/" + s.id()
 	change(spec)
 	s.write(name+".json", spec)
 	return name + ".json"
@@ -217,7 +219,7 @@ func TestLimitsBelowTheHolder(t *testing.T) {
 	onXen(t)
 	s := begin(t)
 	config := s.config(func(spec object) {
-		spec["linux"].(object)["resources"] = object{"memory": object{"limit": 8 << 20}, "pids": object{"limit": 8}, "cpu": object{"quota": 2000, "period": 100000}}
+		spec["linux"].(object)["resources"] = object{"memory": object{"limit": 8 << 20}, "pids": object{"limit": 8}}
 	}, "sh", "-c", "sleep 5; exit 7")
 	s.wantCode(s.sh("exec $RUN --rm --config "+config+" "+s.id()), 7)
 }

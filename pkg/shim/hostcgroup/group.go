@@ -3,6 +3,7 @@
 package hostcgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -62,6 +63,9 @@ func (g *Group) Make() error {
 		return &Error{ErrInUse, fmt.Sprintf("the cgroup %s has processes already; give the container another cgroupsPath", g.path)}
 	}
 	err = g.h.create()
+	if errors.Is(err, errHandedOn) {
+		return &Error{ErrInUse, fmt.Sprintf("the cgroup %s is for the cgroups in it and takes no process; give the container another cgroupsPath", g.path)}
+	}
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
 		return &Error{ErrUnavailable, fmt.Sprintf("the cgroup %s cannot be made (%v)", g.path, err)}
 	}
@@ -156,7 +160,14 @@ func (v *v2) procs() (int, error) {
 	return len(list), err
 }
 
+// errHandedOn: a cgroup that has handed its controllers on to cgroups below can
+// have no process.
+var errHandedOn = errors.New("its controllers are handed on")
+
 func (v *v2) create() error {
+	if data, err := os.ReadFile(v.file("cgroup.subtree_control")); err == nil && len(bytes.TrimSpace(data)) > 0 {
+		return errHandedOn
+	}
 	m, err := cgroup2.NewManager(v.root, v.path, &cgroup2.Resources{})
 	if err != nil {
 		return err

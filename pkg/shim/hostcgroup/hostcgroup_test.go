@@ -134,6 +134,23 @@ func TestV2Files(t *testing.T) {
 	}
 }
 
+// TestParentOfOthers has a cgroup that has handed its controllers on.
+func TestParentOfOthers(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"cgroup.subtree_control": "", "a/cgroup.subtree_control": "cpu memory\n", "a/cgroup.procs": ""} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := (&Group{"/a", &v2{root: root, path: "/a"}}).Make()
+	if want := "the cgroup /a is for the cgroups in it and takes no process; give the container another cgroupsPath"; !errors.Is(err, ErrInUse) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestV1Order(t *testing.T) {
 	type step struct{ limit, swap int64 }
 	for _, tt := range []struct {
