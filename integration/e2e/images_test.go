@@ -37,6 +37,7 @@ const (
 	domkill  = programs + "/domkill"
 
 	taskupdate = programs + "/taskupdate"
+	diskrun    = programs + "/diskrun"
 	taskio     = programs + "/taskio"
 )
 
@@ -47,7 +48,7 @@ func prepare() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for program, path := range map[string]string{"./ptyrun": ptyrun, "./domkill": domkill, "./taskupdate": taskupdate, "./taskio": taskio} {
+	for program, path := range map[string]string{"./ptyrun": ptyrun, "./domkill": domkill, "./taskupdate": taskupdate, "./taskio": taskio, "./diskrun": diskrun} {
 		bin := filepath.Join(dir, "program")
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, program)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
