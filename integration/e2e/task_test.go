@@ -118,6 +118,7 @@ func TestUpdate(t *testing.T) {
 	id := s.start(cgroupMount+fmt.Sprintf("--memory-limit %d --cpus 0.5", 64*mib), busybox, "sleep", "1000")
 	file := func(name string) string {
 		r := s.exec("", id, "cat", "/sys/fs/cgroup/"+name)
+		s.wantCode(r, 0)
 		return strings.TrimSpace(r.stdout)
 	}
 	want := func(name, value string) {
@@ -234,10 +235,12 @@ func TestTaskPs(t *testing.T) {
 	s := begin(t)
 	id := s.start("", busybox, "sh", "-c", "sleep 1000 & sleep 1000 & wait")
 	r := s.must(fmt.Sprintf(`
-ctr task exec --detach --exec-id named %[1]s sleep 1000
+ctr task exec --exec-id named %[1]s sleep 1000 >/dev/null 2>&1 &
 ctr task ls | awk '$1 == "%[1]s" {print $2}'
-for i in 1 2 3 4 5; do [ $(ctr task ps %[1]s | wc -l) = 5 ] && break; sleep 1; done
-ctr task ps %[1]s | tail -n +2`, id))
+for i in 1 2 3 4 5 6 7 8 9; do [ $(ctr task ps %[1]s | wc -l) = 5 ] && break; sleep 1; done
+ctr task ps %[1]s | tail -n +2
+ctr task kill --exec-id named -s KILL %[1]s
+wait`, id))
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 	pids := map[string]bool{}
 	named := 0
@@ -262,23 +265,26 @@ ctr task ps %[1]s | tail -n +2`, id))
 // TestOOM: out of memory is told before the end that it causes.
 func TestOOM(t *testing.T) {
 	s := begin(t)
-	limit := fmt.Sprintf("--memory-limit %d", 32*mib)
+	limit := fmt.Sprintf("--memory-limit %d", 64*mib)
+	// Little by little: for all at once the kernel would say no.
+	const grow = `perl -e 'push @a, "x" x 1000000 while 1'`
 	s.sub("init", func(s *story) {
 		id := s.id()
-		got := s.watch(id, fmt.Sprintf("$RUN --rm %s $B %s dd if=/dev/zero of=/dev/null bs=100M count=1 iflag=fullblock", limit, id))
+		got := s.watch(id, fmt.Sprintf("$RUN --rm %s $D %s %s", limit, id, grow))
 		if want := []string{"create", "start", "oom", "exit", "delete"}; !slices.Equal(got, want) {
 			s.Errorf("events %q, want %q", got, want)
 		}
-		s.wantCode(s.run(limit, busybox, "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1", "iflag=fullblock"), 137)
+		s.wantCode(s.sh(fmt.Sprintf("$RUN --rm %s $D %s %s", limit, s.id(), grow)), 137)
 	})
 	s.sub("child", func(s *story) {
 		id := s.id()
 		got := s.watch(id, fmt.Sprintf(`
-$RUN -d %[1]s $B %[2]s sh -c 'dd if=/dev/zero of=/dev/null bs=100M count=1 iflag=fullblock; sleep 1000'
-sleep 5
+$RUN -d %[1]s $D %[2]s sleep 1000
+ctr task exec --exec-id grows %[2]s %[3]s
 ctr task kill -s KILL %[2]s; sleep 3
-ctr task rm %[2]s; ctr c rm %[2]s`, limit, id))
-		if want := []string{"create", "start", "oom", "exit", "delete"}; !slices.Equal(got, want) {
+ctr task rm %[2]s; ctr c rm %[2]s`, limit, id, grow))
+		want := []string{"create", "start", "exec-added", "exec-started", "oom", "exit", "exit", "delete"}
+		if !slices.Equal(got, want) {
 			s.Errorf("events %q, want %q", got, want)
 		}
 	})
