@@ -21,12 +21,13 @@ import (
 )
 
 // Config is where an Agent finds its surroundings. All fields are needed but
-// Controllers, StageExe and Log.
+// Controllers, OwnKernel, StageExe and Log.
 type Config struct {
 	Exports     string   // directory whose entries are the exports
 	MountPoint  string   // empty directory, for the container's root in its own namespace
 	CgroupRoot  string   // cgroup v2 directory below which the containers' are made
 	Controllers []string // controllers that can limit them
+	OwnKernel   bool     // the kernel is a guest's, in which all processes are the Agent's
 	StageExe    string   // this program; default /proc/self/exe
 
 	Log func(error) // hears what no answer can say
@@ -52,7 +53,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.StageExe == "" {
 		cfg.StageExe = "/proc/self/exe"
 	}
-	cgroups, err := newCgroupTree(cfg.CgroupRoot, cfg.Controllers)
+	cgroups, err := newCgroupTree(cfg.CgroupRoot, cfg.Controllers, cfg.OwnKernel)
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,7 @@ func bootAndServe(started time.Duration) error {
 		MountPoint:  mountPoint,
 		CgroupRoot:  cgroupRoot,
 		Controllers: controllers,
+		OwnKernel:   true,
 		Log:         complain,
 		Calls:       calls,
 		Streams:     streams,

@@ -34,17 +34,30 @@ const agentReserve = 4 << 20
 // nothing starts, whatever is reserved.
 const minContainers = 4 << 20
 
+// The container's processes and the agent's threads count towards one limit of
+// the kernel, threads-max, and the agent cannot go on without the threads that
+// its runtime wants. So containers get fewer, and the limit is what memory has
+// room for: the kernel's own, an eighth of memory in stacks, is low for a small
+// guest. What threads take is part of the containers' memory.
+const (
+	threadsMaxFile = "/proc/sys/kernel/threads-max"
+	threadBytes    = 32 << 10 // the least that a thread takes of the kernel's memory, about
+	keptThreads    = 256      // for the kernel and the agent
+	minThreads     = 256      // for containers
+)
+
 // cgroupTree is the place below which the containers' cgroups are made.
 type cgroupTree struct {
 	path        string
 	controllers []string
+	ownKernel   bool   // whose limit of threads may be set
 	reserve     uint64 // bytes of the guest's memory that are not the containers'
 }
 
 // newCgroupTree makes the cgroup of all containers below the directory root,
 // with the named controllers.
-func newCgroupTree(root string, controllers []string) (*cgroupTree, error) {
-	t := &cgroupTree{path: filepath.Join(root, containersDir), controllers: controllers}
+func newCgroupTree(root string, controllers []string, ownKernel bool) (*cgroupTree, error) {
+	t := &cgroupTree{path: filepath.Join(root, containersDir), controllers: controllers, ownKernel: ownKernel}
 	if err := enableControllers(root, controllers); err != nil {
 		return nil, err
 	}
@@ -53,9 +66,6 @@ func newCgroupTree(root string, controllers []string) (*cgroupTree, error) {
 	}
 	if err := enableControllers(t.path, controllers); err != nil {
 		return nil, err
-	}
-	if !slices.Contains(controllers, "memory") {
-		return t, nil
 	}
 	m, err := readStats()
 	if err != nil {
@@ -68,12 +78,21 @@ func newCgroupTree(root string, controllers []string) (*cgroupTree, error) {
 // fit gives the containers what a guest of total bytes (MemTotal) can spare.
 // Less than they use makes the kernel reclaim, and kill if that is not enough.
 func (t *cgroupTree) fit(total uint64) error {
-	if !slices.Contains(t.controllers, "memory") {
+	if slices.Contains(t.controllers, "memory") {
+		n := max(total-min(t.reserve, total), minContainers)
+		if err := writeCgroup(filepath.Join(t.path, "memory.max"), strconv.FormatUint(n, 10)); err != nil {
+			return fmt.Errorf("limit the memory of all containers: %w", err)
+		}
+	}
+	if !t.ownKernel || !slices.Contains(t.controllers, "pids") {
 		return nil
 	}
-	n := max(total-min(t.reserve, total), minContainers)
-	if err := writeCgroup(filepath.Join(t.path, "memory.max"), strconv.FormatUint(n, 10)); err != nil {
-		return fmt.Errorf("limit the memory of all containers: %w", err)
+	n := max(total/threadBytes, minThreads)
+	if err := writeCgroup(threadsMaxFile, strconv.FormatUint(n+keptThreads, 10)); err != nil {
+		return fmt.Errorf("set the kernel's limit of threads: %w", err)
+	}
+	if err := writeCgroup(filepath.Join(t.path, "pids.max"), strconv.FormatUint(n, 10)); err != nil {
+		return fmt.Errorf("limit the processes of all containers: %w", err)
 	}
 	return nil
 }

@@ -195,16 +195,22 @@ func (c *cgroup) read(file string) (string, error) {
 	return strings.TrimRight(string(b), "\n"), err
 }
 
-// forksRefused is how often pids.max has kept a process or thread from being
-// made.
-func (c *cgroup) forksRefused() uint64 { return c.table("pids.events")["max"] }
+// forksRefused is how often pids.max, the container's or that of all, has kept a
+// process or thread from being made.
+func (c *cgroup) forksRefused() uint64 {
+	return c.table("pids.events")["max"] + c.table("../pids.events")["max"]
+}
 
 // explain gives the error of a process that could not be started its status, and
 // the reason if that is the limit of processes; before is forksRefused from
 // before the attempt. A stage needs a few threads of its own.
 func (c *cgroup) explain(before uint64, err error) error {
 	if (err == errEarlyEnd || errors.Is(err, unix.EAGAIN)) && c.forksRefused() > before {
-		return status.Errorf(codes.ResourceExhausted, "the process could not start: the container's limit of %d processes and threads (pids.max) is reached", c.number("pids.max"))
+		own, all := c.number("pids.max"), c.number("../pids.max")
+		if own > all {
+			return status.Errorf(codes.ResourceExhausted, "the process could not start: the domain has no room for more than %d processes and threads", all)
+		}
+		return status.Errorf(codes.ResourceExhausted, "the process could not start: the container's limit of %d processes and threads (pids.max) is reached", own)
 	}
 	if _, ok := status.FromError(err); ok {
 		return err

@@ -173,8 +173,12 @@ func TestContainersFit(t *testing.T) {
 			t.Errorf("%d: %q, want %s", total, b, want)
 		}
 	}
-	// Without the controller there is nothing to fit.
-	if err := (&cgroupTree{path: "/none"}).fit(1); err != nil {
+	// Without the controllers there is nothing to fit, and the parameters of a
+	// kernel that is not the agent's own are left alone.
+	if err := (&cgroupTree{path: "/none", ownKernel: true}).fit(1); err != nil {
+		t.Error(err)
+	}
+	if err := (&cgroupTree{path: "/none", controllers: []string{"pids"}}).fit(1); err != nil {
 		t.Error(err)
 	}
 }
