@@ -10,7 +10,7 @@ GOBUILD := $(GO) build -trimpath -ldflags '-s -w'
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short chaos chaos-short client-tests client-tests-short daemons lab shim libos payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,9 +18,12 @@ help:    ## this list
 demo: deps lab payload ## build everything and run a container in the lab
 	@integration/demo.sh
 
-test: deps unit lab payload ## all tests: unit, then the toolstack and containers on real Xen in the lab
+# One after the other, each with its own last line.
+test: deps unit e2e client-tests-short daemons-short soak-short chaos-short hostile-short fuzz-short ## all tests: unit, then everything on real Xen in the lab
+
+e2e: deps lab payload ## the toolstack and containers on real Xen in the lab
 	@integration/step.sh 'lab and end-to-end tests (real Xen 4.17 in QEMU)' \
-		$(GO) -C integration test -p 1 -count=1 -timeout 60m -v ./conformance/... ./e2e/...
+		bash -c '$(GO) -C integration test -json -p 1 -count=1 -timeout 60m ./conformance/... ./e2e/... | $(GO) -C integration run ./cmd/tally'
 
 unit: vet ## the tests that need no lab: seconds to a few minutes
 	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
@@ -46,13 +49,22 @@ client-tests-short: deps payload ## a choice of 20 of them, in minutes
 daemons: deps payload ## one container's life with each supported containerd, 1.6 to 2.4
 	@$(GO) -C integration run ./cmd/daemons
 
+daemons-short: deps payload ## the oldest and the newest of them
+	@$(GO) -C integration run ./cmd/daemons -only 1.6,2.4
+
 FUZZTIME ?= 30s
 fuzz: deps ## every fuzz target for FUZZTIME, 30 s if not set
 	@$(GO) -C integration run ./cmd/fuzz -time $(FUZZTIME) ..
 
+fuzz-short: deps ## the same for seconds
+	@$(GO) -C integration run ./cmd/fuzz -time 3s ..
+
 HOSTILE_SECONDS ?= 30
 hostile: deps lab payload ## guests that mean harm, each for HOSTILE_SECONDS, 30 if not set
 	@HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(GO) -C integration test -json -count=1 -timeout 100m ./hostile/ | $(GO) -C integration run ./cmd/tally
+
+hostile-short: deps lab payload ## the same for seconds
+	@HOSTILE_SECONDS=4 $(GO) -C integration test -json -count=1 -timeout 60m ./hostile/ | $(GO) -C integration run ./cmd/tally
 
 soak: deps payload ## 1,000 execs in one container, then 300 containers, and what grows: 30 to 60 minutes under emulation
 	@$(GO) -C integration run ./cmd/soak
