@@ -91,29 +91,26 @@ func (r *chaos) run(ctx context.Context) (err error) {
 // live lives one life and checks what has to hold. It returns what is on the host
 // afterwards.
 func (r *chaos) live(ctx context.Context, n int, b blow, before []string) ([]string, error) {
-	l := &life{chaos: r, id: fmt.Sprintf("chaos-%d", n), blow: b, begun: make(map[step]chan struct{}), over: make(chan struct{})}
-	for s := range steps {
+	l := &life{chaos: r, id: fmt.Sprintf("chaos-%d", n), blow: b, over: make(chan struct{}), struck: make(chan struct{})}
+	for s := range l.begun {
 		l.begun[s] = make(chan struct{})
 	}
-	var what string
-	var strikeErr error
-	struck := make(chan struct{})
 	go func() {
-		defer close(struck)
-		what, strikeErr = l.strike(ctx)
+		defer close(l.struck)
+		l.what, l.strikeErr = l.strike(ctx)
 	}()
 	l.live(ctx)
 	close(l.over)
-	<-struck
-	if what == "" {
+	<-l.struck
+	if l.what == "" {
 		r.late++
-		what = "too late"
+		l.what = "too late"
 	} else {
 		r.hits[b.victim]++
 	}
 	problems := l.problems
-	if strikeErr != nil {
-		problems = append(problems, fmt.Sprintf("the blow failed: %v", strikeErr))
+	if l.strikeErr != nil {
+		problems = append(problems, fmt.Sprintf("the blow failed: %v", l.strikeErr))
 	}
 	if err := r.clean(ctx, l.id); err != nil {
 		problems = append(problems, err.Error())
@@ -125,7 +122,7 @@ func (r *chaos) live(ctx context.Context, n int, b blow, before []string) ([]str
 	for _, item := range more {
 		problems = append(problems, "left: "+item)
 	}
-	text := fmt.Sprintf("life %d: %v: %s; %s", n, b, what, l.summary())
+	text := fmt.Sprintf("life %d: %v: %s; %s", n, b, l.what, l.summary())
 	r.Check(len(problems) == 0, "%s%s", text, strings.Join(append([]string{""}, problems...), "\n\t"))
 	return now, ctx.Err()
 }

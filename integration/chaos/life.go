@@ -24,8 +24,13 @@ type life struct {
 	id   string
 	blow blow
 
-	begun map[step]chan struct{} // closed at the beginning of each step
-	over  chan struct{}          // closed at the end of the last
+	begun  [steps]chan struct{} // closed at the beginning of each step
+	over   chan struct{}        // closed at the end of the last
+	struck chan struct{}        // closed when the blow has fallen, or cannot
+
+	// Valid after struck: what was hit, "" if it was too late for that.
+	what      string
+	strikeErr error
 
 	answers  []string // of calls that gave an error
 	problems []string
@@ -77,7 +82,20 @@ func clip(s string) string {
 	return strings.ReplaceAll(s, "\n", " ")
 }
 
-func (l *life) begin(s step) { close(l.begun[s]) }
+// dwell bounds the wait for a blow between two steps.
+const dwell = 10 * time.Second
+
+// begin begins a step. The one before lasts until its blow has fallen: a blow
+// that is meant for it may come when all is answered, but not too late.
+func (l *life) begin(s step) {
+	if s == l.blow.step+1 {
+		select {
+		case <-l.struck:
+		case <-time.After(dwell):
+		}
+	}
+	close(l.begun[s])
+}
 
 // live goes through all steps, whatever they answer: a user who is told of an
 // error still deletes.
