@@ -54,6 +54,9 @@ func TestJudge(t *testing.T) {
 
 func TestCommittedLists(t *testing.T) {
 	l, err := Committed()
+	if err == nil {
+		err = l.Check()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func TestListsRefuse(t *testing.T) {
 		"an excepted short test": {RuncPasses: []string{"TestA"}, Short: []string{"TestA"},
 			Exceptions: map[string]string{"TestA": "because"}},
 	} {
-		if l.check() == nil {
+		if l.Check() == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

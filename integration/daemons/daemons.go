@@ -96,6 +96,12 @@ func Run(ctx context.Context, o lab.Options, ds []Daemon, logs string, say func(
 	return t, l.Down()
 }
 
+// Build makes the daemons, so that Run finds them in the cache.
+func Build(ctx context.Context, o lab.Options, ds []Daemon) error {
+	_, err := build(ctx, &o, ds)
+	return err
+}
+
 // build makes the daemons and adds them to o's shares; it returns their
 // versions, by name.
 func build(ctx context.Context, o *lab.Options, ds []Daemon) (map[string]string, error) {

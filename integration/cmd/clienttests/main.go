@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -41,7 +42,7 @@ func main() {
 	flag.StringVar(&o.record, "record", "", "add what passes to the list in `file`")
 	flag.BoolVar(&o.keep, "keep", false, "leave the lab running, and use one that was kept")
 	flag.IntVar(&o.group, "group", 12, "how many tests share a daemon")
-	flag.DurationVar(&o.bound, "bound", 3*time.Minute, "how long one test may take")
+	flag.DurationVar(&o.bound, "bound", 5*time.Minute, "how long one test may take")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -57,6 +58,9 @@ func main() {
 // run runs the tests and reports whether none failed.
 func run(ctx context.Context, o options) (bool, error) {
 	lists, err := clienttests.Committed()
+	if err == nil && o.runtime != clienttests.RuncRuntime {
+		err = lists.Check()
+	}
 	if err != nil {
 		return false, err
 	}
@@ -106,8 +110,11 @@ func run(ctx context.Context, o options) (bool, error) {
 	for _, line := range v.Lines {
 		fmt.Println(line)
 	}
-	if o.record != "" && err == nil {
-		err = record(o.record, results)
+	if err == nil && v.Tally.Passed+v.Tally.Failed == 0 {
+		err = errors.New("no test was run, which proves nothing")
+	}
+	if o.record != "" {
+		err = errors.Join(err, record(o.record, results))
 	}
 	if err != nil {
 		// A run that did not get to its end has failed, whatever it counted.

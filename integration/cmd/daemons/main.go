@@ -24,10 +24,11 @@ const labName = "daemons"
 
 func main() {
 	only := flag.String("only", "", "try only these release `lines`, like 1.6,2.4")
+	build := flag.Bool("build", false, "build the daemons and start nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	ok, err := run(ctx, *only)
+	ok, err := run(ctx, *only, *build)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "daemons:", err)
 	}
@@ -37,7 +38,7 @@ func main() {
 }
 
 // run tries the daemons and reports whether no check failed.
-func run(ctx context.Context, only string) (bool, error) {
+func run(ctx context.Context, only string, build bool) (bool, error) {
 	ds, err := choose(only)
 	if err != nil {
 		return false, err
@@ -56,6 +57,9 @@ func run(ctx context.Context, only string) (bool, error) {
 	}
 	if o.Name == "" {
 		o.Name = labName
+	}
+	if build {
+		return true, daemons.Build(ctx, o, ds)
 	}
 	t, err := daemons.Run(ctx, o, ds, filepath.Join(checkout, "build", labName), say)
 	if err != nil {
