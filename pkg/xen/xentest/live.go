@@ -3,10 +3,9 @@
 package xentest
 
 import (
-	"time"
-
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/xcontainer/xcontainer/pkg/xen"
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
