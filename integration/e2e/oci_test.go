@@ -238,7 +238,7 @@ func TestSeccomp(t *testing.T) {
 			}
 		}
 		// add_key(2) is not in the profile, and it wants no capability.
-		s.want(s.exec("", id, "perl", "-e", `syscall(248, "user", "x", "y", 1, -3); print $!+0, "\n"`), 0, "1\n")
+		s.want(s.exec("", id, "perl", "-e", `my ($t, $d, $p) = ("user", "x", "y"); syscall(248, $t, $d, $p, 1, -3); print $!+0, "\n"`), 0, "1\n")
 		s.want(s.exec("", id, "bash", "-c", `mkdir /d && ls -l / | grep -c " d$" && (sleep 0.1 & wait) && echo fine`), 0, "1\nfine\n")
 	})
 	profile := "/var/tmp/" + s.id() + ".json"
