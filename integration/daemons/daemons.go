@@ -49,10 +49,11 @@ type Daemon struct {
 	handshake string
 }
 
-// All are the daemons, oldest first. The handshake changed with 2.3.
+// All are the daemons, oldest first. What they keep of the handshake changed with
+// 2.0, the handshake itself with 2.3.
 var All = []Daemon{
 	{"1.6", "", "address"},
-	{"1.7", "v1.7.35", "2"},
+	{"1.7", "v1.7.35", "address"},
 	{"2.0", "v2.0.14", "2"},
 	{"2.2", "v2.2.9", "2"},
 	{"2.3", inputs.ContainerdVersion, "3"},
