@@ -212,7 +212,7 @@ timeout 60 head -c 150000 $out
 sleep 1
 timeout 60 head -c 150001 $out
 ctr task ls | grep %[1]s | grep -q RUNNING
-echo third >$in
+{ sleep 2; echo third >$in; } &        # what it says last needs a reader
 timeout 60 cat $out
 `, id))
 	if want := s.sh("seq 1 100000; echo third").stdout; r.code != 0 || r.stdout != want {
@@ -236,7 +236,7 @@ ctr task exec --exec-id e %s true </dev/null >/dev/null || exit 1
 ctr task exec --exec-id e --log-uri file://%s/file %[1]s echo x || exit 1
 ctr task exec --exec-id e --log-uri %[3]s %[1]s echo x || exit 1
 %[4]s -t %[1]s e %[3]s echo x || exit 1
-ctr task exec --exec-id e --log-uri %[5]s %[1]s echo x && exit 1
+if ctr task exec --exec-id e --log-uri %[5]s %[1]s echo x; then exit 1; fi
 `, id, dir, logTo("binary", "copy", dir), taskio, logTo("binary-v2", "fail", dir))
 	count := fmt.Sprintf(`
 shim=$(awk '/^PPid/ {print $2}' /proc/$(ctr task ls | awk '$1 == "%s" {print $2}')/status)

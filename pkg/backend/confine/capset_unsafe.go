@@ -29,6 +29,10 @@ func capset(caps uint64) syscall.Errno {
 
 // seccomp installs a program on all threads, with no_new_privs.
 func seccomp(prog []unix.SockFilter) error {
+	// no_new_privs belongs to a thread until the filter is on all: both calls
+	// must be made by the same one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
