@@ -26,6 +26,9 @@ import (
 // exitKilled is what a container gets whose shim has gone: that of SIGKILL.
 const exitKilled = 137
 
+// hooksTime is what the other steps leave to hooks, if all of the time is bounded.
+const hooksTime = 1500 * time.Millisecond
+
 // Destroy destroys the domain whose handle is uuid; one that does not exist is no
 // error. The handle alone names it: it is written down before the domain exists,
 // and its number only after.
@@ -52,11 +55,13 @@ func Delete(ctx context.Context, f Flags, destroy Destroy, stdout, stderr io.Wri
 	errs := []error{err}
 	if r != nil {
 		resp.Pid = uint32(r.Holder.PID)
+		steps, cancel := leave(ctx, r.Hooks)
 		// The shim first: it would take our work for attacks on its domain.
 		for _, p := range []record.Process{r.Shim, r.Backend, r.Holder} {
-			errs = append(errs, p.Kill(ctx))
+			errs = append(errs, p.Kill(steps))
 		}
-		errs = append(errs, destroy(ctx, r.UUID), hostcgroup.Remove(r.Cgroups))
+		errs = append(errs, destroy(steps, r.UUID), hostcgroup.Remove(r.Cgroups))
+		cancel()
 	}
 	errs = append(errs, unmount(filepath.Join(dir, "rootfs")), removeSocket(dir))
 	if r != nil && r.Hooks {
@@ -78,6 +83,15 @@ func Delete(ctx context.Context, f Flags, destroy Destroy, stdout, stderr io.Wri
 		return fmt.Errorf("delete %s: answer: %w", f.ID, err)
 	}
 	return nil
+}
+
+// leave takes the hooks' part off the time that ctx leaves, if there are hooks.
+func leave(ctx context.Context, hooks bool) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || !hooks {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-hooksTime))
 }
 
 // poststop runs the hooks that follow a container's end, once.

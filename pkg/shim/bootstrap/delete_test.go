@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -48,14 +49,23 @@ func TestDeleteRunsPoststop(t *testing.T) {
 		t.Fatal(err)
 	}
 	fail := errors.New("Xen is not there")
-	destroy := func(context.Context, [16]byte) error { return fail }
+	// However long this takes, the hooks have their time.
+	ctx, cancel := context.WithTimeout(t.Context(), hooksTime+time.Minute)
+	defer cancel()
+	destroy := func(steps context.Context, _ [16]byte) error {
+		all, _ := ctx.Deadline()
+		if d, ok := steps.Deadline(); !ok || all.Sub(d) != hooksTime {
+			t.Errorf("all has to end %v, this %v", all, d)
+		}
+		return fail
+	}
 	var out, stderr bytes.Buffer
 	f := Flags{ID: "c", Namespace: "ns", Bundle: dir}
-	if err := Delete(t.Context(), f, destroy, &out, &stderr); !errors.Is(err, fail) {
+	if err := Delete(ctx, f, destroy, &out, &stderr); !errors.Is(err, fail) {
 		t.Fatal(err)
 	}
-	fail = nil
-	if err := Delete(t.Context(), f, destroy, &out, &stderr); err != nil {
+	none := func(context.Context, [16]byte) error { return nil }
+	if err := Delete(t.Context(), f, none, &out, &stderr); err != nil {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf("container c: the poststop hook %s/first failed (exit status 1): out of order\n", dir)
