@@ -169,6 +169,7 @@ func TestUpdate(t *testing.T) {
 		s.Errorf("40 processes of 20: %v", r)
 	}
 
+	s.sh("sleep 5") // the processes of before fill the limit, and no exec starts
 	s.wantError(s.update(id, `{"blockIO":{"weight":10}}`), "blockIO is not supported")
 	s.wantError(s.update(id, `{"memory":{"limit":1}}`), "")
 	want("memory.max", fmt.Sprint(64*mib))
