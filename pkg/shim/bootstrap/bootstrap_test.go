@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -356,7 +357,8 @@ func TestInfo(t *testing.T) {
 		t.Errorf("info %v", &info)
 	}
 	var f features.Features
-	if err := json.Unmarshal(info.Features.Value, &f); err != nil || f.OCIVersionMin != "1.0.0" || f.Linux == nil {
+	if err := json.Unmarshal(info.Features.Value, &f); err != nil || f.OCIVersionMin != "1.0.0" || f.Linux == nil ||
+		!slices.Contains(f.MountOptions, "rro") || !*f.Linux.Seccomp.Enabled || len(f.Hooks) != 6 {
 		t.Errorf("features %+v, %v", f, err)
 	}
 	out.Reset()

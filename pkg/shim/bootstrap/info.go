@@ -9,8 +9,6 @@ import (
 	"runtime/debug"
 
 	"github.com/containerd/containerd/api/types"
-	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -22,24 +20,10 @@ const RuntimeName = "io.containerd.xcontainer.v2"
 const featuresURL = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 
 // Info answers -info. Only what holds is advertised: no user namespaces, no
-// id-mapped mounts, no hooks.
+// id-mapped mounts.
 func Info(stdout io.Writer) error {
 	version, revision := buildVersion()
-	off := false
-	data, err := json.Marshal(&features.Features{
-		OCIVersionMin: "1.0.0",
-		OCIVersionMax: specs.Version,
-		MountOptions:  []string{"bind", "nodev", "noexec", "nosuid", "private", "rbind", "ro", "rprivate", "rw"},
-		Linux: &features.Linux{
-			Namespaces: []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
-			Seccomp:    &features.Seccomp{Enabled: &off},
-			Apparmor:   &features.Apparmor{Enabled: &off},
-			Selinux:    &features.Selinux{Enabled: &off},
-			MountExtensions: &features.MountExtensions{
-				IDMap: &features.IDMap{Enabled: &off},
-			},
-		},
-	})
+	data, err := json.Marshal(offered())
 	if err != nil {
 		return fmt.Errorf("info: %w", err)
 	}
