@@ -32,7 +32,7 @@ type attack struct {
 var attacks = []attack{
 	{name: "device page", kernel: "MODE_PAGE", said: "hostile: mode 0"},
 	{name: "rings", kernel: "MODE_RINGS", said: "hostile: mode 1"},
-	{name: "FUSE requests", kernel: "MODE_FUSE", said: "hostile: has tried the ways out"},
+	{name: "FUSE requests", kernel: "MODE_FUSE", said: "hostile: has the root file system"},
 	{name: "vsock packets", kernel: "MODE_VSOCK", said: "hostile: packets "},
 	{name: "resets", kernel: "MODE_RESET", said: "hostile: mode 4"},
 	{name: "console", kernel: "MODE_CONSOLE"},
@@ -181,7 +181,7 @@ const consoleFile = "/run/hostile/state/io.containerd.runtime.v2.task/default/ho
 
 func (h *host) run(a attack, i int) {
 	h.must(fmt.Sprintf("rm -f /run/hostile/console /run/hostile/ran; ln -sfn /var/tmp/hostile/share.d/%d /run/hostile/share", i))
-	h.must(`cd /run/hostile; (timeout 100 ctr -a /run/hostile/sock run -d --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
+	h.must(`cd /run/hostile; (timeout 100 ctr -a /run/hostile/sock run -d --annotation io.xcontainer.vcpus=1 --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
 	sleep 1000 >out 2>&1 </dev/null; echo $? >ran) >/dev/null 2>&1 </dev/null &`)
 	var rss, fds int
 	out := h.must(fmt.Sprintf("/var/tmp/watch %d %s /run/hostile/console", h.seconds, consoleFile))
@@ -241,14 +241,14 @@ echo "run: $(cat ran) $(cat out)"`, endLimit, endLimit, endLimit, endLimit)
 
 // console looks at what the guest says of itself.
 func (h *host) console(a attack) {
-	out, _ := h.sh("cat /run/hostile/console | tr -cd '\\12\\15\\40-\\176' | grep hostile: | tail -n 30")
+	out, _ := h.sh("cat /run/hostile/console | tr -cd '\\12\\15\\40-\\176' | grep -a hostile:")
 	if strings.Contains(out, "LEAK") {
 		h.Errorf("the guest got out of its exports:\n%s", out)
 	}
 	if !strings.Contains(out, a.said) {
 		h.Errorf("the guest never said %q, the attack did not take place:\n%s", a.said, out)
 	}
-	h.Logf("%s", out)
+	h.Logf("%s", out[max(0, len(out)-500):])
 }
 
 // clean wants nothing to be left but the neighbour, and no program to have

@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds the wait for the file.
-const patience = 40 * time.Second
+const patience = 20 * time.Second
 
 func main() {
 	if len(os.Args) != 4 {
