@@ -34,7 +34,9 @@ func main() {
 	}
 	fmt.Println("hostile: end:", err)
 	// What the shim does with a guest that says nothing more is part of the test.
-	select {}
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 func readMode(file string) (string, error) {
