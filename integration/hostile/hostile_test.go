@@ -263,7 +263,7 @@ while :; do
 	sleep 0.5
 done
 find /run/hostile /var/lib/hostile /etc /tmp / -maxdepth 4 -xdev -name 'pwned*' 2>/dev/null | grep . && exit 1
-grep -n -E 'panic:|fatal error:|goroutine [0-9]+ \[|SIGSEGV' /var/log/hostile.log /var/log/containerd.log && exit 1
+grep -n -E '^(panic: |fatal error: |goroutine [0-9]+ \[|\[signal )' /var/log/hostile.log /var/log/containerd.log && exit 1
 exit 0`)
 	if code != 0 {
 		h.Errorf("left behind or crashed:\n%s", out)
