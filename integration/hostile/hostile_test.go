@@ -205,8 +205,8 @@ func (h *host) run(a attack, i int) {
 // come back, with whatever result.
 func (h *host) provoke() {
 	for n, call := range []string{
-		"task ps hostile", "task metrics hostile", "task exec --exec-id p1 hostile true",
-		"task exec --exec-id p2 hostile true", "task pause hostile", "task resume hostile", "task kill -s USR1 hostile",
+		"task ps hostile", "task metrics hostile", "task exec -d --exec-id p1 hostile true",
+		"task exec -d --exec-id p2 hostile true", "task pause hostile", "task resume hostile", "task kill -s USR1 hostile",
 	} {
 		out, code := h.sh(fmt.Sprintf("timeout %d ctr -a /run/hostile/sock %s 2>&1 | head -c 3000", endLimit, call))
 		if code == 124 {

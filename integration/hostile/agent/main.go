@@ -169,7 +169,12 @@ func frames(c net.Conn) {
 // are accepted.
 func floods() {
 	junk := make([]byte, 64<<10)
+	var open []int
 	for n := 0; ; n++ {
+		if len(open) == 400 {
+			syscall.Close(open[0])
+			open = open[1:]
+		}
 		fd, err := syscall.Socket(40 /* AF_VSOCK */, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			time.Sleep(100 * time.Millisecond)
@@ -180,6 +185,7 @@ func floods() {
 			syscall.Close(fd)
 			continue
 		}
+		open = append(open, fd)
 		_, _ = syscall.Write(fd, junk)
 	}
 }
