@@ -204,16 +204,22 @@ func (h *host) run(a attack, i int) {
 // provoke makes the calls that such a guest answers as it likes. Each has to
 // come back, with whatever result.
 func (h *host) provoke() {
-	for n, call := range []string{
-		"task ps hostile", "task metrics hostile", "task exec -d --exec-id p1 hostile true",
-		"task exec -d --exec-id p2 hostile true", "task pause hostile", "task resume hostile", "task kill -s USR1 hostile",
+	const exec = "task exec -d --exec-id "
+	for _, call := range []string{
+		"task ps hostile", "task metrics hostile", exec + "p1 hostile true", exec + "p2 hostile true",
+		"task pause hostile", "task resume hostile", "task kill -s USR1 hostile",
 	} {
-		out, code := h.sh(fmt.Sprintf("timeout %d ctr -a /run/hostile/sock %s 2>&1 | head -c 3000", endLimit, call))
+		// What a process prints is its own; errors and lists are ours.
+		to := "2>&1"
+		if strings.HasPrefix(call, exec) {
+			to = "2>&1 >/dev/null"
+		}
+		out, code := h.sh(fmt.Sprintf(`out=$(timeout %d ctr -a /run/hostile/sock %s %s); code=$?; printf %%s "$out" | head -c 3000; exit $code`, endLimit, call, to))
 		if code == 124 {
 			h.Errorf("%s: no answer in %d s", call, endLimit)
 		}
 		if strings.ContainsAny(out, "\x1b\x07") {
-			h.Errorf("%s: the guest's escape sequences reach the user (%d)", call, n)
+			h.Errorf("%s: the guest's escape sequences reach the user: %q", call, out)
 		}
 	}
 }
