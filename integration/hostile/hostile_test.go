@@ -209,12 +209,13 @@ func (h *host) provoke() {
 		"task ps hostile", "task metrics hostile", exec + "p1 hostile true", exec + "p2 hostile true",
 		"task pause hostile", "task resume hostile", "task kill -s USR1 hostile",
 	} {
-		// What a process prints is its own; errors and lists are ours.
-		to := "2>&1"
+		// What a process prints is its own; lists, and errors of ctr, are ours.
+		show := "cat"
 		if strings.HasPrefix(call, exec) {
-			to = "2>&1 >/dev/null"
+			show = "grep -a '^ctr: '"
 		}
-		out, code := h.sh(fmt.Sprintf(`out=$(timeout %d ctr -a /run/hostile/sock %s %s); code=$?; printf %%s "$out" | head -c 3000; exit $code`, endLimit, call, to))
+		out, code := h.sh(fmt.Sprintf(`timeout %d ctr -a /run/hostile/sock %s >/run/hostile/said 2>&1
+code=$?; head -c 100000 /run/hostile/said | %s | head -c 3000; exit $code`, endLimit, call, show))
 		if code == 124 {
 			h.Errorf("%s: no answer in %d s", call, endLimit)
 		}
