@@ -45,16 +45,32 @@ func Do(path string, f func() error) error {
 	}
 	defer ns.Close()
 	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
+	go onThread(func() {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- fmt.Errorf("enter network namespace %s: %w", path, err)
 			return
 		}
 		done <- f()
-	}()
+	})
 	return <-done
+}
+
+// onThread calls f on a thread that ends with it. The first thread cannot end,
+// and is what others see in /proc/PID/ns: it is kept away.
+func onThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f() // never unlocked: the thread ends with the goroutine
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f()
+	}()
+	<-done // till then the first thread is this goroutine's
+	runtime.UnlockOSThread()
 }
 
 // open opens a network namespace. The path may name anything: it is looked at

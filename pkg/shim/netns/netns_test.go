@@ -76,3 +76,23 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstThread: what the process shows in /proc is its first thread's, which
+// must never be one that has gone elsewhere.
+func TestFirstThread(t *testing.T) {
+	before, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		if err := Do(Of(os.Getpid()), func() error { return unix.Unshare(unix.CLONE_NEWNET) }); err != nil {
+			if errors.Is(err, unix.EPERM) {
+				t.Skip("needs the right to make network namespaces")
+			}
+			t.Fatal(err)
+		}
+	}
+	if after, err := os.Readlink("/proc/self/ns/net"); after != before || err != nil {
+		t.Errorf("the process was in %s and is in %s, %v", before, after, err)
+	}
+}

@@ -144,7 +144,8 @@ func (c *container) deleteExec(ctx context.Context, p *process) error {
 	ending := c.ending
 	c.mu.Unlock()
 	p.closeIO()
-	p.finish(exit{exitKilled, time.Now()}, false)
+	// One that never ran has nothing to be blamed for; runc says 0, too.
+	p.finish(exit{0, time.Now()}, false)
 	defer p.waitIO(context.WithoutCancel(ctx))
 	if st != stopped || ending {
 		return nil
