@@ -169,7 +169,9 @@ func TestUpdate(t *testing.T) {
 		s.Errorf("40 processes of 20: %v", r)
 	}
 
-	s.sh("sleep 5") // the processes of before fill the limit, and no exec starts
+	// The container's first process reaps none of those that have ended, and so
+	// they fill the limit: no exec could start.
+	s.wantCode(s.update(id, `{"pids":{"limit":100}}`), 0)
 	s.wantError(s.update(id, `{"blockIO":{"weight":10}}`), "blockIO is not supported")
 	s.wantError(s.update(id, `{"memory":{"limit":1}}`), "")
 	want("memory.max", fmt.Sprint(64*mib))
