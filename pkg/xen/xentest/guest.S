@@ -7,7 +7,8 @@
  * "xentest: <command line>\n" on the console ring, rings the doorbell, and then
  * does what the first letter of the command line says:
  *   p power off, r reboot, c crash by an illegal instruction,
- *   i wait for an event on the console port, then power off.
+ *   i wait for an event on the console port, then power off,
+ *   s spin for ever.
  * A failed check is a crash as well.
  */
 	.set VIRT_BASE, 0xffffffff80000000
@@ -71,6 +72,8 @@ _start:
 	inc %esi
 	cmp $'r', %al
 	je shutdown
+	cmp $'s', %al
+	je spin
 	cmp $'i', %al
 	jne crash
 
@@ -93,6 +96,8 @@ shutdown:					/* reason in esi */
 	mov $HC_SCHED, %eax
 	syscall
 crash:	ud2
+spin:	pause
+	jmp spin
 
 page_of_mfn:					/* rax: frame -> address */
 	movabs $M2P, %rdx

@@ -29,6 +29,8 @@ func (m *Machine) run(d *domain) {
 		g.shutdown(abi.ShutdownPowerOff)
 	case "r":
 		g.shutdown(abi.ShutdownReboot)
+	case "s":
+		// It goes on, and takes its time when it is let go.
 	case "i":
 		d.ports[g.consolePort].wake = func() { g.shutdown(abi.ShutdownPowerOff) }
 	default:
