@@ -108,19 +108,11 @@ func openMachine(ctx context.Context, o lab.Options, in machineInputs, runtime s
 			return m, nil
 		}
 	}
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		return nil, err
-	}
-	l, err := lab.Up(ctx, o)
+	l, err := lab.Fresh(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	m := &machine{lab: l, runtime: runtime, log: io.Discard}
-	for tag := range in.shares {
-		if err := l.Mount(ctx, tag); err != nil {
-			return nil, errors.Join(err, l.Down())
-		}
-	}
 	if _, err := m.script(ctx, setupScript+"\necho "+mark+" >"+workDir+"/inputs"); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare dom0: %w", err), l.Down())
 	}

@@ -5,7 +5,6 @@ package conformance
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -66,10 +65,7 @@ func boot(ctx context.Context, t *testing.T) *lab.Lab {
 		Xen:      os.Getenv("LAB_XEN"),
 		Progress: func(what string) { fmt.Fprintln(os.Stderr, what) },
 	}
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		t.Fatal(err)
-	}
-	l, err := lab.Up(ctx, o)
+	l, err := lab.Fresh(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,17 +71,9 @@ func Run(ctx context.Context, o lab.Options, ds []Daemon, logs string, say func(
 	if err != nil {
 		return t, err
 	}
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		return t, err
-	}
-	l, err := lab.Up(ctx, o)
+	l, err := lab.Fresh(ctx, o)
 	if err != nil {
 		return t, err
-	}
-	for tag := range o.Shares {
-		if err := l.Mount(ctx, tag); err != nil {
-			return t, errors.Join(err, l.Down())
-		}
 	}
 	// The lab's own daemon only takes memory.
 	if _, err := l.Run(ctx, "lab-containerd stop", nil); err != nil {

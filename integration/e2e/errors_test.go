@@ -13,6 +13,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
 	"github.com/xcontainer/xcontainer/integration/internal/inputs"
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 )
 
 // oneSentence wants r to have failed with a single line that has all of parts.
@@ -55,7 +56,7 @@ func TestRefusals(t *testing.T) {
 func TestBrokenInput(t *testing.T) {
 	onXen(t)
 	s := begin(t)
-	const kernel, initramfs = payload + "/share/xcontainer/vmlinux", payload + "/share/xcontainer/initramfs.cpio"
+	const kernel, initramfs = labrun.Payload + "/share/xcontainer/vmlinux", labrun.Payload + "/share/xcontainer/initramfs.cpio"
 	for _, c := range []struct {
 		name, before, after, flags string
 		parts                      []string

@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -25,37 +26,22 @@ func openLab(ctx context.Context) (close func(), err error) {
 	o := lab.Options{Name: cmp.Or(os.Getenv(lab.EnvName), labName), Xen: os.Getenv("LAB_XEN")}
 	o.Progress = func(what string) { fmt.Fprintf(os.Stderr, "[%3.0fs] %s\n", time.Since(started).Seconds(), what) }
 	if os.Getenv("LAB_ATTACH") != "" {
-		o.Name = os.Getenv(lab.EnvName)
-		l, err := lab.Attach(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		under = labHost{l}
-		return func() { l.Close() }, l.SyncPayload(ctx)
+		o.Name = os.Getenv(lab.EnvName) // without one the lab that a user plays with
 	}
-	// One that an interrupted run left behind is of no use.
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		return nil, err
-	}
-	l, err := lab.Up(ctx, o)
+	l, end, err := labrun.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	under = labHost{l}
 	return func() {
-		if err := l.Down(); err != nil {
+		if err := end(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}, nil
 }
 
-// payload is where dom0 has our programs. Not every login shell knows.
-const payload = "/opt/xcontainer"
-
 func (h labHost) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
-	env := []string{"env", "PATH=" + payload + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"XCONTAINER_SHARE=" + payload + "/share/xcontainer"}
-	c := h.lab.Command(lab.Quote(append(env, argv...)...))
+	c := h.lab.Command(lab.Quote(append(labrun.Env(), argv...)...))
 	c.Stdin, c.Stdout, c.Stderr = stdin, stdout, stderr
 	err := c.Run(ctx)
 	var exit *lab.ExitError

@@ -5,12 +5,12 @@ package hostile
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -31,27 +31,18 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// openLab boots a lab, or attaches to the one that LAB_ATTACH asks for.
 func openLab(ctx context.Context) (closeLab func(), err error) {
-	o := lab.Options{
+	l, end, err := labrun.Open(ctx, lab.Options{
 		Name:     cmp.Or(os.Getenv(lab.EnvName), "hostile"),
 		Xen:      os.Getenv("LAB_XEN"),
 		Progress: func(what string) { fmt.Fprintln(os.Stderr, what) },
-	}
-	if os.Getenv("LAB_ATTACH") != "" {
-		if machine, err = lab.Attach(ctx, o); err != nil {
-			return nil, err
-		}
-		return func() { machine.Close() }, machine.SyncPayload(ctx)
-	}
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
+	})
+	if err != nil {
 		return nil, err
 	}
-	if machine, err = lab.Up(ctx, o); err != nil {
-		return nil, err
-	}
+	machine = l
 	return func() {
-		if err := machine.Down(); err != nil {
+		if err := end(); err != nil {
 			fmt.Fprintln(os.Stderr, "hostile:", err)
 		}
 	}, nil

@@ -327,6 +327,24 @@ func (l *Lab) Close() error {
 	return nil
 }
 
+// Fresh is Up for a lab that must be new: one of that name, which an interrupted
+// run has left behind, is ended first. All of o.Shares are mounted.
+func Fresh(ctx context.Context, o Options) (*Lab, error) {
+	if err := Down(ctx, o); err != nil && !errors.Is(err, ErrNotRunning) {
+		return nil, err
+	}
+	l, err := Up(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	for tag := range o.Shares {
+		if err := l.Mount(ctx, tag); err != nil {
+			return nil, errors.Join(err, l.Down())
+		}
+	}
+	return l, nil
+}
+
 // Down ends the lab's machine. Its disk is lost.
 func (l *Lab) Down() error {
 	l.client.Close()

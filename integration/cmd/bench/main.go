@@ -14,7 +14,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -82,10 +81,7 @@ func open(ctx context.Context, o lab.Options, attach bool) (*lab.Lab, func(), er
 		return l, func() { l.Close() }, nil
 	}
 	o.Name = cmp.Or(os.Getenv(lab.EnvName), "bench")
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		return nil, nil, err
-	}
-	l, err := lab.Up(ctx, o)
+	l, err := lab.Fresh(ctx, o)
 	if err != nil {
 		return nil, nil, err
 	}

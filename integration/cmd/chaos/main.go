@@ -16,6 +16,7 @@ import (
 	"github.com/xcontainer/xcontainer/integration/chaos"
 	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
+	"github.com/xcontainer/xcontainer/integration/internal/tally"
 )
 
 // Lives of the two forms, and the seed of the short one: a test that runs every
@@ -64,7 +65,7 @@ func run(ctx context.Context, c chaos.Config) int {
 		if code == 0 {
 			code = 1
 		}
-		fmt.Println("0 passed, 1 failed, 0 skipped")
+		fmt.Println(tally.Tally{Failed: 1})
 	}
 	return code
 }

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/xcontainer/xcontainer/integration/clienttests"
-	"github.com/xcontainer/xcontainer/integration/lab"
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 )
 
 // labName keeps this machine apart from others.
@@ -64,22 +64,13 @@ func run(ctx context.Context, o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	checkout, err := lab.FindCheckout("..") // integration is a module of its own
+	var say labrun.Checks
+	say.Begin()
+	lo, err := labrun.Options(labName, &say)
 	if err != nil {
 		return false, err
 	}
-	begin := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Printf("[%4.0fs] %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}
-	lo := lab.Options{
-		Checkout: checkout, Name: os.Getenv(lab.EnvName), Xen: os.Getenv("LAB_XEN"),
-		Progress: func(what string) { say("%s", what) },
-	}
-	if lo.Name == "" {
-		lo.Name = labName
-	}
-	scratch := filepath.Join(checkout, "build", labName)
+	scratch := filepath.Join(lo.Checkout, "build", labName)
 	in, err := clienttests.Build(ctx, lo, scratch)
 	if err != nil {
 		return false, err
@@ -99,7 +90,7 @@ func run(ctx context.Context, o options) (bool, error) {
 			if again {
 				line = strings.TrimSpace(line) + ", to be tried again"
 			}
-			say("%s", strings.TrimSpace(line))
+			say.Say("%s", strings.TrimSpace(line))
 		},
 	})
 	judge := clienttests.JudgeOurs

@@ -13,10 +13,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/xcontainer/xcontainer/integration/daemons"
-	"github.com/xcontainer/xcontainer/integration/lab"
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 )
 
 // labName keeps this machine apart from others.
@@ -43,25 +42,16 @@ func run(ctx context.Context, only string, build bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	checkout, err := lab.FindCheckout("..") // integration is a module of its own
+	var say labrun.Checks
+	say.Begin()
+	o, err := labrun.Options(labName, &say)
 	if err != nil {
 		return false, err
-	}
-	begin := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Printf("[%4.0fs] %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
-	}
-	o := lab.Options{
-		Checkout: checkout, Name: os.Getenv(lab.EnvName), Xen: os.Getenv("LAB_XEN"),
-		Progress: func(what string) { say("%s", what) },
-	}
-	if o.Name == "" {
-		o.Name = labName
 	}
 	if build {
 		return true, daemons.Build(ctx, o, ds)
 	}
-	t, err := daemons.Run(ctx, o, ds, filepath.Join(checkout, "build", labName), say)
+	t, err := daemons.Run(ctx, o, ds, filepath.Join(o.Checkout, "build", labName), say.Say)
 	if err != nil {
 		// A run that did not get to its end has failed, whatever it counted.
 		t.Failed = max(t.Failed, 1)

@@ -21,6 +21,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/xcontainer/xcontainer/integration/internal/tally"
 )
 
 // grace is how long a target may take besides its time: to be built, to gather
@@ -55,10 +57,10 @@ func run(ctx context.Context, dir, filter string, d time.Duration, out io.Writer
 	if err != nil {
 		return err
 	}
-	passed, failed, skipped := 0, 0, 0
+	var n tally.Tally
 	for i, t := range list {
 		if !match.MatchString(t.name) {
-			skipped++
+			n.Skipped++
 			continue
 		}
 		begin := time.Now()
@@ -69,15 +71,15 @@ func run(ctx context.Context, dir, filter string, d time.Duration, out io.Writer
 		word := "passed"
 		if err != nil {
 			word = "FAILED"
-			failed++
+			n.Failed++
 			fmt.Fprintf(out, "%s\n", text)
 		} else {
-			passed++
+			n.Passed++
 		}
 		fmt.Fprintf(out, "[%2d/%d] %s %s %s, %s, %.0f s\n", i+1, len(list), word, t.pkg, t.name, executions(text), time.Since(begin).Seconds())
 	}
-	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	if failed > 0 || passed == 0 {
+	fmt.Fprintln(out, n)
+	if n.Failed > 0 || n.Passed == 0 {
 		return errors.New("not every target passed")
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
+	"github.com/xcontainer/xcontainer/integration/internal/tally"
 	"github.com/xcontainer/xcontainer/integration/soak"
 )
 
@@ -52,7 +53,7 @@ func run(ctx context.Context, c soak.Config) int {
 		if code == 0 {
 			code = 1
 		}
-		fmt.Println("0 passed, 1 failed, 0 skipped")
+		fmt.Println(tally.Tally{Failed: 1})
 	}
 	return code
 }

@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/xcontainer/xcontainer/integration/internal/tally"
 )
 
 func main() {
@@ -32,12 +34,12 @@ func run(in io.Reader, out io.Writer) int {
 			break
 		}
 	}
-	passed, failed, skipped := c.totals()
+	t := c.totals()
 	for _, name := range c.failures {
 		fmt.Fprintf(out, "failed: %s\n", name)
 	}
-	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	if failed > 0 || passed == 0 {
+	fmt.Fprintln(out, t)
+	if t.Failed > 0 || t.Passed == 0 {
 		return 1
 	}
 	return 0
@@ -105,21 +107,22 @@ func (c *count) failedIn(pkg string) bool {
 }
 
 // totals counts the tests without subtests, and those that failed by themselves.
-func (c *count) totals() (passed, failed, skipped int) {
+func (c *count) totals() tally.Tally {
+	var t tally.Tally
 	for name, outcome := range c.outcome {
 		if c.parent[name] && (outcome != "fail" || c.failedBelow(name)) {
 			continue
 		}
 		switch outcome {
 		case "pass":
-			passed++
+			t.Passed++
 		case "skip":
-			skipped++
+			t.Skipped++
 		default:
-			failed++
+			t.Failed++
 		}
 	}
-	return passed, failed, skipped
+	return t
 }
 
 func (c *count) failedBelow(name string) bool {

@@ -17,8 +17,8 @@ import (
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
-// payload is where dom0 has our programs.
-const payload = "/opt/xcontainer"
+// Payload is where dom0 has our programs.
+const Payload = "/opt/xcontainer"
 
 // kept is how much of containerd's log is worth keeping after a failure.
 const kept = "16000000"
@@ -28,16 +28,13 @@ const kept = "16000000"
 // XCONTAINER_LAB. It returns the program's exit code; after one that is not 0,
 // containerd's log is in build/name.
 func Run(ctx context.Context, name string, args ...string) (code int, err error) {
-	checkout, err := lab.FindCheckout("..") // integration is a module of its own
+	var c Checks
+	c.Begin()
+	o, err := Options(name, &c)
 	if err != nil {
 		return 1, err
 	}
-	begin := time.Now()
-	o := lab.Options{
-		Checkout: checkout, Name: cmp.Or(os.Getenv(lab.EnvName), name), Xen: os.Getenv("LAB_XEN"),
-		Progress: func(what string) { fmt.Printf("[%4.0fs] %s\n", time.Since(begin).Seconds(), what) },
-	}
-	l, end, err := open(ctx, o)
+	l, end, err := Open(ctx, o)
 	if err != nil {
 		return 1, err
 	}
@@ -50,34 +47,46 @@ func Run(ctx context.Context, name string, args ...string) (code int, err error)
 	if err := l.CopyTo(ctx, self, program); err != nil {
 		return 1, err
 	}
-	argv := append([]string{"env", "PATH=" + payload + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"XCONTAINER_SHARE=" + payload + "/share/xcontainer", program}, args...)
-	c := l.Command(lab.Quote(argv...))
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	err = c.Run(ctx)
+	cmd := l.Command(lab.Quote(append(append(Env(), program), args...)...))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err = cmd.Run(ctx)
 	var exit *lab.ExitError
 	switch {
 	case errors.As(err, &exit):
-		return exit.Code, keepLog(ctx, l, filepath.Join(checkout, "build", name))
+		return exit.Code, keepLog(ctx, l, filepath.Join(o.Checkout, "build", name))
 	case err != nil:
-		return 1, errors.Join(err, keepLog(context.WithoutCancel(ctx), l, filepath.Join(checkout, "build", name)))
+		return 1, errors.Join(err, keepLog(context.WithoutCancel(ctx), l, filepath.Join(o.Checkout, "build", name)))
 	}
 	return 0, nil
 }
 
-// open starts or attaches to a lab; end gives it up.
-func open(ctx context.Context, o lab.Options) (l *lab.Lab, end func() error, err error) {
+// Options are those of the lab called name, or as XCONTAINER_LAB says, on the Xen
+// that LAB_XEN says. What is being done goes to c.
+func Options(name string, c *Checks) (lab.Options, error) {
+	checkout, err := lab.FindCheckout("..") // integration is a module of its own
+	return lab.Options{
+		Checkout: checkout, Name: cmp.Or(os.Getenv(lab.EnvName), name), Xen: os.Getenv("LAB_XEN"),
+		Progress: func(what string) { c.Say("%s", what) },
+	}, err
+}
+
+// Env begins a command line in dom0: env(1) with our programs first in PATH and
+// the library OS named. Not every login shell knows.
+func Env() []string {
+	return []string{"env", "PATH=" + Payload + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"XCONTAINER_SHARE=" + Payload + "/share/xcontainer"}
+}
+
+// Open boots a new lab, or with LAB_ATTACH set takes the running one and gives it
+// the newest programs; end gives it up.
+func Open(ctx context.Context, o lab.Options) (l *lab.Lab, end func() error, err error) {
 	if os.Getenv("LAB_ATTACH") != "" {
 		if l, err = lab.Attach(ctx, o); err != nil {
 			return nil, nil, err
 		}
 		return l, l.Close, l.SyncPayload(ctx)
 	}
-	// One that an interrupted run left behind is of no use.
-	if err := lab.Down(ctx, o); err != nil && !errors.Is(err, lab.ErrNotRunning) {
-		return nil, nil, err
-	}
-	if l, err = lab.Up(ctx, o); err != nil {
+	if l, err = lab.Fresh(ctx, o); err != nil {
 		return nil, nil, err
 	}
 	return l, l.Down, nil
