@@ -78,11 +78,7 @@ func bake(ctx context.Context, c *cache.Cache, o Options, d *inputs.Dom0, images
 
 // importImages runs the script and turns the machine off.
 func (l *Lab) importImages(ctx context.Context) error {
-	r, err := l.Run(ctx, bakeScript, nil)
-	if err == nil && r.Code != 0 {
-		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
-	}
-	if err != nil {
+	if err := l.must(ctx, bakeScript); err != nil {
 		return fmt.Errorf("lab: import images: %w", err)
 	}
 	return l.powerOff(ctx)

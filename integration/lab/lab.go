@@ -403,11 +403,7 @@ func (l *Lab) Console() ([]byte, error) {
 
 // SyncPayload makes dom0's /opt/xcontainer equal to the payload folder.
 func (l *Lab) SyncPayload(ctx context.Context) error {
-	r, err := l.Run(ctx, "lab-payload", nil)
-	if err == nil && r.Code != 0 {
-		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
-	}
-	if err != nil {
+	if err := l.must(ctx, "lab-payload"); err != nil {
 		return fmt.Errorf("lab: refresh payload: %w", err)
 	}
 	return nil
@@ -417,14 +413,20 @@ func (l *Lab) SyncPayload(ctx context.Context) error {
 // live and read-only.
 func (l *Lab) Mount(ctx context.Context, tag string) error {
 	dir := "/run/lab/" + tag
-	r, err := l.Run(ctx, "mkdir -p "+Quote(dir)+" && mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000 "+Quote(tag, dir), nil)
-	if err == nil && r.Code != 0 {
-		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
-	}
+	err := l.must(ctx, "mkdir -p "+Quote(dir)+" && mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000 "+Quote(tag, dir))
 	if err != nil {
 		return fmt.Errorf("lab: mount the shared folder %s: %w", tag, err)
 	}
 	return nil
+}
+
+// must runs a script in dom0 that has to succeed.
+func (l *Lab) must(ctx context.Context, script string) error {
+	r, err := l.Run(ctx, script, nil)
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
+	}
+	return err
 }
 
 // UpdateLists fetches new package lists, so that the next build takes the
