@@ -122,7 +122,7 @@ func makeImages(ctx context.Context, dir string, bb apt.Deb, debian, python []ap
 		return err
 	}
 	bbLayer, debianLayer, pythonLayer, armLayer := layers[0], layers[1], layers[2], layers[3]
-	config := v1.Config{Env: []string{imagePath}, Cmd: []string{"sh"}}
+	config := shellConfig()
 	user := config
 	user.User = "app"
 	pyConfig := config
@@ -173,14 +173,7 @@ func writeImages(path string, images []image) error {
 		if err != nil {
 			return fmt.Errorf("inputs: image %s: %w", im.name, err)
 		}
-		cf, err := img.ConfigFile()
-		if err != nil {
-			return fmt.Errorf("inputs: image %s: %w", im.name, err)
-		}
-		cf = cf.DeepCopy()
-		cf.OS, cf.Architecture, cf.Config = "linux", im.arch, im.config
-		cf.Created = v1.Time{Time: time.Unix(1700000000, 0).UTC()}
-		if img, err = mutate.ConfigFile(img, cf); err != nil {
+		if img, err = configured(img, v1.Platform{OS: "linux", Architecture: im.arch}, im.config); err != nil {
 			return fmt.Errorf("inputs: image %s: %w", im.name, err)
 		}
 		refs[ref] = img
@@ -190,6 +183,23 @@ func writeImages(path string, images []image) error {
 	}
 	return nil
 }
+
+// configured is img with a configuration, and made at a time that is always the
+// same.
+func configured(img v1.Image, p v1.Platform, config v1.Config) (v1.Image, error) {
+	cf, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	cf = cf.DeepCopy()
+	cf.OS, cf.Architecture, cf.Variant = p.OS, p.Architecture, p.Variant
+	cf.Config = config
+	cf.Created = v1.Time{Time: time.Unix(1700000000, 0).UTC()}
+	return mutate.ConfigFile(img, cf)
+}
+
+// shellConfig is that of an image which is there for its shell.
+func shellConfig() v1.Config { return v1.Config{Env: []string{imagePath}, Cmd: []string{"sh"}} }
 
 // appUsers is added to the user database of each image: a user without
 // privilege whose ids are not equal, and a group that only lists it.

@@ -11,7 +11,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -19,15 +18,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
 	"github.com/xcontainer/xcontainer/integration/internal/rootfs"
 )
-
-// RefAnnotation is the annotation of a layout's images that holds the full
-// reference, by which a client pulls it.
-const RefAnnotation = "org.opencontainers.image.ref.name"
 
 // registryVersion changes when the code below makes other images of the same
 // packages.
@@ -103,7 +99,7 @@ func makeRegistryImages(ctx context.Context, dir string, bb apt.Deb, ownerDebs [
 		if err != nil {
 			return fmt.Errorf("inputs: image %s: %w", im.ref, err)
 		}
-		if err := path.AppendIndex(idx, layout.WithAnnotations(map[string]string{RefAnnotation: im.ref})); err != nil {
+		if err := path.AppendIndex(idx, layout.WithAnnotations(map[string]string{ocispec.AnnotationRefName: im.ref})); err != nil {
 			return fmt.Errorf("inputs: image %s: %w", im.ref, err)
 		}
 	}
@@ -177,15 +173,8 @@ func (im registryImage) index() (v1.ImageIndex, error) {
 				return nil, err
 			}
 		}
-		cf, err := img.ConfigFile()
+		img, err := configured(img, v.platform, shellConfig())
 		if err != nil {
-			return nil, err
-		}
-		cf = cf.DeepCopy()
-		cf.OS, cf.Architecture, cf.Variant = v.platform.OS, v.platform.Architecture, v.platform.Variant
-		cf.Config = v1.Config{Env: []string{imagePath}, Cmd: []string{"sh"}}
-		cf.Created = v1.Time{Time: time.Unix(1700000000, 0).UTC()}
-		if img, err = mutate.ConfigFile(img, cf); err != nil {
 			return nil, err
 		}
 		p := v.platform

@@ -30,10 +30,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// refAnnotation is where a layout's image has its full reference.
-const refAnnotation = "org.opencontainers.image.ref.name"
 
 // Registry is a registry with the images of one layout. Two hosts must not have
 // different images of the same repository: all hosts show the same repositories.
@@ -60,7 +58,7 @@ func Load(dir string) (*Registry, error) {
 	r := &Registry{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)),
 		registry.WithBlobHandler(registry.NewDiskBlobHandler(filepath.Join(dir, "blobs"))))}
 	for _, d := range m.Manifests {
-		ref, err := name.NewTag(d.Annotations[refAnnotation], name.WithDefaultRegistry(""))
+		ref, err := name.NewTag(d.Annotations[ocispec.AnnotationRefName], name.WithDefaultRegistry(""))
 		if err != nil {
 			return nil, fmt.Errorf("registry: reference of %s: %w", d.Digest, err)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // sample writes a layout with one list of one image.
@@ -34,7 +35,7 @@ func sample(t *testing.T, ref string) (dir string, img v1.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := path.AppendIndex(idx, layout.WithAnnotations(map[string]string{refAnnotation: ref})); err != nil {
+	if err := path.AppendIndex(idx, layout.WithAnnotations(map[string]string{ocispec.AnnotationRefName: ref})); err != nil {
 		t.Fatal(err)
 	}
 	return dir, img
