@@ -4,7 +4,7 @@ package virtiofs
 
 import (
 	"errors"
-	"sync"
+	"slices"
 
 	"github.com/xcontainer/xcontainer/pkg/backend/vfs"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtio"
@@ -31,9 +31,9 @@ var errNoQueue = errors.New("virtiofs: no request queue")
 type Device struct {
 	srv *vfs.Server
 
-	// run is what one Start made and Stop ends; nil in between. The loop's
-	// calls never overlap, so it needs no lock.
-	run *run
+	// workers are what one Start made and Stop ends; nil in between. The
+	// loop's calls never overlap, so they need no lock.
+	workers *virtio.Workers
 }
 
 var _ virtio.Device = (*Device)(nil)
@@ -47,126 +47,27 @@ func (d *Device) Start(queues []*virtq.Queue, _ uint64, env virtio.Env) error {
 	if len(queues) < numQueues || queues[queueRequest] == nil {
 		return errNoQueue
 	}
-	r := &run{
-		srv:  d.srv,
-		env:  env,
-		wake: make(chan struct{}, 1),
-		stop: make(chan struct{}),
-	}
-	for _, q := range queues[:numQueues] {
-		if q != nil {
-			r.queues = append(r.queues, q)
-		}
-	}
-	for range workers {
-		r.wg.Go(r.work)
-	}
-	d.run = r
+	used := slices.DeleteFunc(slices.Clone(queues[:numQueues]), func(q *virtq.Queue) bool { return q == nil })
+	d.workers = virtio.StartWorkers(workers, used, env, func(c *virtq.Chain) (uint32, error) {
+		return uint32(d.srv.Handle(c.Readable, c.Writable)), nil
+	})
 	return nil
 }
 
 // Kick implements virtio.Device.
 func (d *Device) Kick() {
-	if d.run != nil {
-		d.run.signal()
+	if d.workers != nil {
+		d.workers.Kick()
 	}
 }
 
 // Stop implements virtio.Device. It waits for requests under way, then closes
 // every file of the guest and forgets its nodes.
 func (d *Device) Stop() {
-	if d.run == nil {
+	if d.workers == nil {
 		return
 	}
-	close(d.run.stop)
-	d.run.wg.Wait()
-	d.run = nil
+	d.workers.Stop()
+	d.workers = nil
 	d.srv.Reset()
-}
-
-// run is the device between Start and Stop: workers that are all alike. One
-// that is idle is woken, takes a request, wakes the next if there is more, and
-// carries out its own, so that a lone request changes goroutines once and a slow
-// one holds up no other.
-type run struct {
-	srv    *vfs.Server
-	env    virtio.Env
-	queues []*virtq.Queue
-	wake   chan struct{} // holds one token: somebody look at the queues
-	stop   chan struct{}
-	wg     sync.WaitGroup
-	failed sync.Once
-}
-
-func (r *run) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default: // whoever takes the token that is there will see it all
-	}
-}
-
-func (r *run) work() {
-	for {
-		q, c, err := r.take()
-		switch {
-		case err != nil:
-			r.fail(err)
-			return
-		case c != nil:
-			n := r.srv.Handle(c.Readable, c.Writable)
-			if q.Push(c, uint32(n)) == nil && q.NeedSignal() {
-				r.env.Notify()
-			}
-		default:
-			select {
-			case <-r.wake:
-			case <-r.stop:
-				return
-			}
-		}
-		select {
-		case <-r.stop:
-			return
-		default:
-		}
-	}
-}
-
-// take returns the next request and its queue, or no chain if there is none.
-// Before it returns, each queue is armed, or another worker woken.
-func (r *run) take() (*virtq.Queue, *virtq.Chain, error) {
-	for {
-		var from *virtq.Queue
-		var chain *virtq.Chain
-		for _, q := range r.queues {
-			c, err := q.Pop()
-			if err != nil {
-				return nil, nil, err
-			}
-			if c != nil {
-				from, chain = q, c
-				break
-			}
-		}
-		more := false
-		for _, q := range r.queues {
-			more = q.Arm() || more
-		}
-		if more && chain == nil {
-			continue
-		}
-		if more {
-			r.signal()
-		}
-		return from, chain, nil
-	}
-}
-
-// fail reports why the device cannot go on, once. A queue that was stopped is no
-// failure: Stop follows.
-func (r *run) fail(err error) {
-	if errors.Is(err, virtq.ErrStopped) {
-		return
-	}
-	r.failed.Do(func() { r.env.Fail(err) })
 }
