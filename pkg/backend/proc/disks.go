@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtioblk"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 )
@@ -22,7 +23,7 @@ func newDisks(l noxs.Layout, files []*os.File) (_ disks, err error) {
 	defer func() {
 		if err != nil {
 			ds.close()
-			for _, f := range files[min(len(ds), len(files)):] {
+			for _, f := range files[len(ds):] {
 				f.Close() // again for one that has been refused, without harm
 			}
 		}
@@ -59,13 +60,9 @@ func (ds disks) close() {
 }
 
 // stats is what all disks have done together.
-func (ds disks) stats() (sum virtioblk.Stats) {
+func (ds disks) stats() (sum iovec.IO) {
 	for _, d := range ds {
-		s := d.Stats()
-		sum.ReadOps += s.ReadOps
-		sum.ReadBytes += s.ReadBytes
-		sum.WriteOps += s.WriteOps
-		sum.WriteBytes += s.WriteBytes
+		sum.Add(d.Stats())
 	}
 	return sum
 }

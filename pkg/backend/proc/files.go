@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/backend/control"
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/backend/vfs"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtio"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtiofs"
@@ -74,9 +75,9 @@ func (f *files) remove(name string) error {
 	return withErrno(f.fs.Remove(name))
 }
 
-func (f *files) io() vfs.IO {
+func (f *files) io() iovec.IO {
 	if f == nil {
-		return vfs.IO{}
+		return iovec.IO{}
 	}
 	return f.fs.IO()
 }

@@ -272,7 +272,8 @@ func (p *process) Attach(stream uint64, s *net.UnixConn) {
 func (p *process) Stats() control.Stats {
 	v := p.vsock.Stats()
 	total, dropped := p.console.Counts()
-	files, disks := p.files.io(), p.disks.stats()
+	io := p.files.io()
+	io.Add(p.disks.stats())
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return control.Stats{
@@ -280,11 +281,9 @@ func (p *process) Stats() control.Stats {
 		PacketsIn: v.PacketsIn, PacketsOut: v.PacketsOut,
 		ConsoleBytes: total, ConsoleDropped: dropped,
 		Descriptors: p.files.descriptors(),
-		ReadBytes:   files.ReadBytes + disks.ReadBytes,
-		WriteBytes:  files.WriteBytes + disks.WriteBytes,
-		ReadOps:     files.ReadOps + disks.ReadOps,
-		WriteOps:    files.WriteOps + disks.WriteOps,
-		Goroutines:  runtime.NumGoroutine(), HeapBytes: m.HeapInuse,
+		ReadBytes:   io.ReadBytes, WriteBytes: io.WriteBytes,
+		ReadOps: io.ReadOps, WriteOps: io.WriteOps,
+		Goroutines: runtime.NumGoroutine(), HeapBytes: m.HeapInuse,
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 )
 
 // Config bounds what a guest can make the file service hold. Zero values mean
@@ -71,7 +73,7 @@ type FS struct {
 
 	nodeTable
 	handleTable
-	io ioCounts
+	io iovec.Counts
 
 	closeOnce sync.Once
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/backend/vfs"
 	"github.com/xcontainer/xcontainer/pkg/backend/vfs/vfstest"
 )
@@ -31,7 +32,7 @@ func TestIOCounts(t *testing.T) {
 	if _, err = w.WriteAt(e.Node, reader, 0, []byte("x"), 0); err == nil {
 		t.Error("wrote to a file open for reading")
 	}
-	want := vfs.IO{ReadBytes: 1000, ReadOps: 1, WriteBytes: 10000, WriteOps: 2}
+	want := iovec.IO{ReadBytes: 1000, ReadOps: 1, WriteBytes: 10000, WriteOps: 2}
 	if got := w.fs.IO(); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 )
 
 // minMinor is the oldest minor version of FUSE that is served: the first whose
@@ -67,7 +69,7 @@ func (s *Server) resetLocked() {
 // any goroutine.
 func (s *Server) Handle(in, out [][]byte) int {
 	var head [writeInLen]byte
-	got := gather(head[:], in)
+	got := iovec.Gather(head[:], in)
 	if got < inHeaderLen {
 		unique := uint64(0)
 		if got >= 16 {
@@ -77,7 +79,7 @@ func (s *Server) Handle(in, out [][]byte) int {
 	}
 	h := parseHeader(head[:])
 	op, known := operations[h.opcode]
-	total := length(in)
+	total := iovec.Len(in)
 	switch {
 	case !known:
 		return refuse(out, h.unique, fuse.ENOSYS)
@@ -95,7 +97,7 @@ func (s *Server) Handle(in, out [][]byte) int {
 		return refuse(out, h.unique, fuse.Status(unix.E2BIG))
 	}
 	req := make([]byte, total)
-	gather(req, in)
+	iovec.Gather(req, in)
 	copy(req, head[:got]) // what was looked at is what is used
 	if st := op.check(req); !st.Ok() {
 		return refuse(out, h.unique, st)
@@ -174,7 +176,7 @@ func (s *Server) pass(h header, req []byte, out [][]byte) int {
 	case opReadlink:
 		room = maxTarget + 1
 	}
-	reply := make([]byte, min(uint64(outHeaderLen+room), length(out)))
+	reply := make([]byte, min(uint64(outHeaderLen+room), iovec.Len(out)))
 	n, st := s.ps.HandleRequest([][]byte{req}, [][]byte{reply})
 	switch {
 	case n == 0 && st.Ok() && len(out) == 0: // forget
@@ -182,7 +184,7 @@ func (s *Server) pass(h header, req []byte, out [][]byte) int {
 	case n < outHeaderLen || uint64(binary.LittleEndian.Uint32(reply)) != uint64(n):
 		return refuse(out, h.unique, fuse.EIO) // no room for the reply
 	}
-	return scatter(out, reply[:n])
+	return iovec.Scatter(out, reply[:n])
 }
 
 // data carries out READ and WRITE on the guest's memory. head is a private copy
@@ -195,9 +197,9 @@ func (s *Server) data(h header, head []byte, in, out [][]byte) int {
 		st = fuse.EINVAL
 	case h.opcode == opWrite && uint64(h.length) != writeInLen+size:
 		st = fuse.EINVAL
-	case h.opcode == opRead && length(out) < outHeaderLen+size:
+	case h.opcode == opRead && iovec.Len(out) < outHeaderLen+size:
 		st = fuse.EINVAL
-	case h.opcode == opWrite && length(out) < outHeaderLen+8:
+	case h.opcode == opWrite && iovec.Len(out) < outHeaderLen+8:
 		st = fuse.EINVAL
 	}
 	if !st.Ok() {
@@ -215,32 +217,32 @@ func (s *Server) data(h header, head []byte, in, out [][]byte) int {
 		if !st.Ok() {
 			return refuse(out, h.unique, st)
 		}
-		scatter(out, outHeader(h.unique, fuse.OK, n))
+		iovec.Scatter(out, outHeader(h.unique, fuse.OK, n))
 		return outHeaderLen + n
 	}
 	n, st := s.fs.Writev(nil, &fuse.WriteIn{
 		InHeader: owner, Fh: fh, Offset: off, Size: uint32(size),
 		WriteFlags: binary.LittleEndian.Uint32(head[60:]),
 	}, part(in, writeInLen, int(size)))
-	s.fs.io.write(int(n), st)
+	count(&s.fs.io.WriteBytes, &s.fs.io.WriteOps, int(n), st)
 	if !st.Ok() {
 		return refuse(out, h.unique, st)
 	}
 	reply := outHeader(h.unique, fuse.OK, 8)
 	reply = binary.LittleEndian.AppendUint32(reply, n)
-	return scatter(out, append(reply, 0, 0, 0, 0))
+	return iovec.Scatter(out, append(reply, 0, 0, 0, 0))
 }
 
 // readTo reads a handle straight into dst.
 func (fs *FS) readTo(in *fuse.ReadIn, dst [][]byte) (int, fuse.Status) {
-	in.Size = uint32(length(dst))
+	in.Size = uint32(iovec.Len(dst))
 	r, st := fs.startRead(in)
 	if !st.Ok() {
 		return 0, st
 	}
 	defer r.Done()
 	n, st := r.Readv(dst)
-	fs.io.read(n, st)
+	count(&fs.io.ReadBytes, &fs.io.ReadOps, n, st)
 	return n, st
 }
 
@@ -275,33 +277,10 @@ func outHeader(unique uint64, st fuse.Status, n int) []byte {
 
 // refuse replies with a status and nothing else, if out has room for it.
 func refuse(out [][]byte, unique uint64, st fuse.Status) int {
-	if length(out) < outHeaderLen {
+	if iovec.Len(out) < outHeaderLen {
 		return 0
 	}
-	return scatter(out, outHeader(unique, st, 0))
-}
-
-func length(bufs [][]byte) (n uint64) {
-	for _, b := range bufs {
-		n += uint64(len(b))
-	}
-	return n
-}
-
-// gather fills dst from the start of src and returns how much there was.
-func gather(dst []byte, src [][]byte) (n int) {
-	for _, b := range src {
-		n += copy(dst[n:], b)
-	}
-	return n
-}
-
-// scatter writes src to the start of dst and returns how much fitted.
-func scatter(dst [][]byte, src []byte) (n int) {
-	for _, b := range dst {
-		n += copy(b, src[n:])
-	}
-	return n
+	return iovec.Scatter(out, outHeader(unique, st, 0))
 }
 
 // part returns the n bytes of bufs from off on, which there are.

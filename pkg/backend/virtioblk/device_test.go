@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtio"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtioblk"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtq"
@@ -214,7 +215,7 @@ func TestReadWrite(t *testing.T) {
 		t.Error("the file does not hold what was written")
 	}
 	st := g.dev.Stats()
-	if st != (virtioblk.Stats{ReadOps: 1, ReadBytes: 5632, WriteOps: 1, WriteBytes: 5632}) {
+	if st != (iovec.IO{ReadOps: 1, ReadBytes: 5632, WriteOps: 1, WriteBytes: 5632}) {
 		t.Errorf("stats %+v", st)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 )
 
@@ -27,9 +28,7 @@ type disk struct {
 	ro      bool
 	id      string
 
-	stats struct {
-		readOps, readBytes, writeOps, writeBytes atomic.Uint64
-	}
+	stats iovec.Counts
 }
 
 // newDisk owns f, also when it fails.
@@ -54,13 +53,13 @@ func newDisk(f *os.File, id string, d noxs.Disk) (*disk, error) {
 
 // read fills bufs from the disk. A file that has become shorter is an error.
 func (k *disk) read(bufs [][]byte, off uint64) error {
-	k.stats.readOps.Add(1)
-	return k.transfer(unix.Preadv, bufs, off, &k.stats.readBytes)
+	k.stats.ReadOps.Add(1)
+	return k.transfer(unix.Preadv, bufs, off, &k.stats.ReadBytes)
 }
 
 func (k *disk) write(bufs [][]byte, off uint64) error {
-	k.stats.writeOps.Add(1)
-	return k.transfer(unix.Pwritev, bufs, off, &k.stats.writeBytes)
+	k.stats.WriteOps.Add(1)
+	return k.transfer(unix.Pwritev, bufs, off, &k.stats.WriteBytes)
 }
 
 func (k *disk) transfer(f func(int, [][]byte, int64) (int, error), bufs [][]byte, off uint64, count *atomic.Uint64) error {
@@ -76,21 +75,9 @@ func (k *disk) transfer(f func(int, [][]byte, int64) (int, error), bufs [][]byte
 		}
 		count.Add(uint64(n))
 		off += uint64(n)
-		bufs = skip(bufs, n)
+		bufs = iovec.Skip(bufs, n)
 	}
 	return nil
-}
-
-// skip cuts n bytes off the front.
-func skip(bufs [][]byte, n int) [][]byte {
-	for len(bufs) > 0 && n >= len(bufs[0]) {
-		n -= len(bufs[0])
-		bufs = bufs[1:]
-	}
-	if n > 0 {
-		bufs[0] = bufs[0][n:]
-	}
-	return bufs
 }
 
 // flush makes all writes that have been answered last.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtq"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 )
@@ -94,12 +95,8 @@ func cutLast(bufs [][]byte) (last *byte, rest [][]byte, ok bool) {
 // take copies the first bytes of bufs to b, as many as there are, and cuts them
 // off.
 func take(bufs [][]byte, b []byte) (n int, rest [][]byte) {
-	for _, p := range bufs {
-		if n += copy(b[n:], p); n == len(b) {
-			break
-		}
-	}
-	return n, skip(bufs, n)
+	n = iovec.Gather(b, bufs)
+	return n, iovec.Skip(bufs, n)
 }
 
 func (r *request) carryOut() byte {
@@ -136,10 +133,7 @@ func (r *request) carryOut() byte {
 // transfer moves data at the request's sector. Guest buffers may overlap, so
 // their sum is bounded and not only the section that holds them.
 func (r *request) transfer(bufs [][]byte, f func([][]byte, uint64) error) byte {
-	n := uint64(0)
-	for _, b := range bufs {
-		n += uint64(len(b))
-	}
+	n := iovec.Len(bufs)
 	if n == 0 || n > maxData || n%noxs.SectorSize != 0 || !r.disk.holds(r.sector, n/noxs.SectorSize) {
 		return statusIOErr
 	}
@@ -155,10 +149,7 @@ func (k *disk) holds(sector, n uint64) bool {
 func (r *request) getID() byte {
 	var id [idSize]byte
 	copy(id[:], r.disk.id)
-	rest := id[:]
-	for _, b := range r.in {
-		rest = rest[copy(b, rest):]
-	}
+	iovec.Scatter(r.in, id[:])
 	return statusOK
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 )
 
 var (
@@ -71,13 +73,7 @@ type Chain struct {
 
 // ReadLen is the sum of the lengths of Readable. Buffers may overlap, so it can
 // exceed the section's size.
-func (c *Chain) ReadLen() uint64 {
-	n := uint64(0)
-	for _, b := range c.Readable {
-		n += uint64(len(b))
-	}
-	return n
-}
+func (c *Chain) ReadLen() uint64 { return iovec.Len(c.Readable) }
 
 // WriteLen is the sum of the lengths that Writable had when the chain was
 // popped; see ReadLen.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/backend/iovec"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtio"
 	"github.com/xcontainer/xcontainer/pkg/backend/virtq"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
@@ -102,24 +103,14 @@ func (d *Device) fill(r *run, c *virtq.Chain, room int) uint32 {
 	return 0
 }
 
+// putLocked writes a packet into c, in which there is room for it.
 func (d *Device) putLocked(c *virtq.Chain, h Header, data []byte) uint32 {
 	var b [HeaderSize]byte
 	h.Encode(&b)
-	scatter(scatter(c.Writable, b[:]), data)
+	iovec.Scatter(c.Writable, b[:])
+	iovec.Scatter(iovec.Skip(c.Writable, HeaderSize), data)
 	d.stats.PacketsOut++
 	return uint32(HeaderSize + len(data))
-}
-
-// scatter copies p into bufs and returns what is left of them. p fits.
-func scatter(bufs [][]byte, p []byte) [][]byte {
-	for len(p) > 0 {
-		n := copy(bufs[0], p)
-		p = p[n:]
-		if bufs[0] = bufs[0][n:]; len(bufs[0]) == 0 {
-			bufs = bufs[1:]
-		}
-	}
-	return bufs
 }
 
 // receiveLoop takes the guest's packets.
@@ -165,20 +156,12 @@ func (d *Device) backlog() bool {
 // receive handles one packet. An error means that it is none.
 func (d *Device) receive(bufs [][]byte) error {
 	var b [HeaderSize]byte
-	got := 0
-	for len(bufs) > 0 && got < HeaderSize {
-		n := copy(b[got:], bufs[0])
-		got += n
-		if bufs[0] = bufs[0][n:]; len(bufs[0]) == 0 {
-			bufs = bufs[1:]
-		}
-	}
-	if got < HeaderSize {
+	if got := iovec.Gather(b[:], bufs); got < HeaderSize {
 		return fmt.Errorf("%w: packet of %d bytes", virtq.ErrGuest, got)
 	}
 	h := DecodeHeader(&b)
 	d.mu.Lock()
-	f := d.receiveLocked(h, bufs)
+	f := d.receiveLocked(h, iovec.Skip(bufs, HeaderSize))
 	d.mu.Unlock()
 	f()
 	return nil
