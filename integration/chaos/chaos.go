@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
-	"github.com/xcontainer/xcontainer/integration/internal/inventory"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 )
 
@@ -52,12 +51,9 @@ func Run(ctx context.Context, c Config) bool {
 	r := &chaos{Config: c, hits: map[victim]int{}}
 	r.Begin()
 	r.Say("seed %d, %d lives; -seed=%d repeats them", c.Seed, c.Lives, c.Seed)
-	if err := r.run(ctx); err != nil {
-		r.Check(false, "%v", err)
-	}
+	err := r.run(ctx)
 	os.RemoveAll(fifoDir)
-	fmt.Println(r.Tally)
-	return r.Failed == 0
+	return r.End(err)
 }
 
 func (r *chaos) run(ctx context.Context) (err error) {
@@ -115,7 +111,8 @@ func (r *chaos) live(ctx context.Context, n int, b blow, before []string) ([]str
 	if err := r.clean(ctx, l.id); err != nil {
 		problems = append(problems, err.Error())
 	}
-	more, now, err := r.left(before)
+	os.RemoveAll(fifoDir)
+	more, now, err := ctrd.Left(before, settleLimit)
 	if err != nil {
 		return before, err
 	}
@@ -141,23 +138,6 @@ func (r *chaos) clean(ctx context.Context, id string) error {
 			return fmt.Errorf("not deleted after %v: %w", cleanLimit, err)
 		}
 		time.Sleep(settlePoll)
-	}
-}
-
-// left lists what is on the host that was not there before, once nothing changes
-// any more, and all that is there.
-func (r *chaos) left(before []string) (more, now []string, err error) {
-	os.RemoveAll(fifoDir)
-	for deadline := time.Now().Add(settleLimit); ; time.Sleep(settlePoll) {
-		now, err = ctrd.Inventory()
-		if err == nil {
-			if more = inventory.Added(before, now); len(more) == 0 {
-				return nil, now, nil
-			}
-		}
-		if time.Now().After(deadline) {
-			return more, now, err
-		}
 	}
 }
 

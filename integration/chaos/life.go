@@ -220,17 +220,9 @@ func shell(like *specs.Process, command string) *specs.Process {
 }
 
 func runExec(ctx context.Context, p client.Process) error {
-	ended, err := p.Wait(ctx)
+	st, err := ctrd.RunProcess(ctx, p)
 	if err != nil {
 		return err
 	}
-	if err := p.Start(ctx); err != nil {
-		return err
-	}
-	select {
-	case st := <-ended:
-		return st.Error()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return st.Error()
 }

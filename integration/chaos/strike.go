@@ -3,7 +3,6 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +27,6 @@ const (
 	// panicLimit bounds the exec that lets a guest panic, which may be answered
 	// by the guest's end only.
 	panicLimit = 30 * time.Second
-	pidFile    = "/run/containerd.pid"
 )
 
 // strike waits for its moment, hits, and says what; "" if the life was over
@@ -186,11 +184,7 @@ func (l *life) panic(ctx context.Context) (string, error) {
 
 // killDaemon kills containerd, and starts it again.
 func killDaemon() (string, error) {
-	b, err := os.ReadFile(pidFile)
-	if err != nil {
-		return "", err
-	}
-	pid, err := strconv.Atoi(string(bytes.TrimSpace(b)))
+	pid, err := ctrd.DaemonPID()
 	if err != nil {
 		return "", err
 	}

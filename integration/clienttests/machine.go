@@ -18,6 +18,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
 	"github.com/xcontainer/xcontainer/integration/internal/inputs"
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -69,11 +70,8 @@ func buildInputs(ctx context.Context, checkout, scratch string, step func(string
 	if err := os.MkdirAll(tools, 0o755); err != nil {
 		return in, fmt.Errorf("make the folder of the tools: %w", err)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", tools+"/", "./cmd/labregistry")
-	build.Dir = filepath.Join(checkout, "integration")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if out, err := build.CombinedOutput(); err != nil {
-		return in, fmt.Errorf("build the registry: %w: %s", err, bytes.TrimSpace(out))
+	if err := labrun.Build(ctx, filepath.Join(checkout, "integration"), tools+"/", "./cmd/labregistry"); err != nil {
+		return in, err
 	}
 	in.shares = map[string]string{"client-tests": tests, "registry-images": images, "tools": tools}
 	in.tests, err = listTests(ctx, filepath.Join(tests, inputs.ClientTestsProgram))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/v2/client"
+
 	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
 	"github.com/xcontainer/xcontainer/integration/internal/inventory"
 )
@@ -65,44 +67,24 @@ func (s *soak) cycle(ctx context.Context, id string, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	ended, err := task.Wait(ctx)
+	status, err := ctrd.RunProcess(ctx, task)
 	if err != nil {
 		return err
 	}
-	if err := task.Start(ctx); err != nil {
-		return err
-	}
-	select {
-	case status := <-ended:
-		task.IO().Wait()
-		code, _, err := status.Result()
-		if want := fmt.Sprintf("container %d\n", n); err != nil || int(code) != n%200 || out.String() != want {
-			return fmt.Errorf("exit status %d, error %v, output %.100q", code, err, out.String())
-		}
-	case <-ctx.Done():
-		return ctx.Err()
+	task.IO().Wait()
+	code, _, err := status.Result()
+	if want := fmt.Sprintf("container %d\n", n); err != nil || int(code) != n%200 || out.String() != want {
+		return fmt.Errorf("exit status %d, error %v, output %.100q", code, err, out.String())
 	}
 	if _, err := task.Delete(ctx); err != nil {
 		return err
 	}
-	return s.host.Remove(ctx, id)
+	return c.Delete(ctx, client.WithSnapshotCleanup)
 }
 
 // left checks that nothing is on the host that was not there before.
 func (s *soak) left(before []string, of string) {
-	var more []string
-	var err error
-	for deadline := time.Now().Add(settleTime); ; time.Sleep(settlePoll) {
-		var now []string
-		if now, err = ctrd.Inventory(); err == nil {
-			if more = inventory.Added(before, now); len(more) == 0 {
-				break
-			}
-		}
-		if time.Now().After(deadline) {
-			break
-		}
-	}
+	more, _, err := ctrd.Left(before, settleTime)
 	if err != nil {
 		s.Check(false, "what is left of the %s: %v", of, err)
 		return

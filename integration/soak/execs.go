@@ -125,12 +125,12 @@ type baseline struct {
 	shim, backend usage
 	goroutines    int64
 	domains       int64
-	host          machine
+	ports, daemon int64 // of the host
 }
 
 func (b baseline) String() string {
 	return fmt.Sprintf("shim %s, %d fds, %d mappings, %d goroutines; back-end %s, %d fds, %d mappings; %d domains, %d event channels",
-		number(b.shim.rss), b.shim.fds, b.shim.maps, b.goroutines, number(b.backend.rss), b.backend.fds, b.backend.maps, b.domains, b.host.ports)
+		number(b.shim.rss), b.shim.fds, b.shim.maps, b.goroutines, number(b.backend.rss), b.backend.fds, b.backend.maps, b.domains, b.ports)
 }
 
 func takeBaseline(r *record.Record) (b baseline, err error) {
@@ -148,7 +148,10 @@ func takeBaseline(r *record.Record) (b baseline, err error) {
 	if b.domains, err = domains(); err != nil {
 		return b, err
 	}
-	b.host, err = look()
+	if b.ports, err = ports(); err != nil {
+		return b, err
+	}
+	b.daemon, err = daemonFDs()
 	return b, err
 }
 
@@ -170,6 +173,6 @@ func (s *soak) compare(b baseline, r *record.Record) {
 	s.same("back-end: mappings", b.backend.maps, 0, of(back, func(u usage) int64 { return u.maps }))
 	s.same("back-end: mappings of the domain", b.backend.devices, 0, of(back, func(u usage) int64 { return u.devices }))
 	s.same("domains", b.domains, 0, domains)
-	s.same("event channels", b.host.ports, 0, ports)
-	s.same("containerd: descriptors", b.host.daemon, 0, daemonFDs)
+	s.same("event channels", b.ports, 0, ports)
+	s.same("containerd: descriptors", b.daemon, 0, daemonFDs)
 }

@@ -187,10 +187,10 @@ func ports() (n int64, err error) {
 }
 
 func daemonFDs() (int64, error) {
-	b, err := os.ReadFile("/run/containerd.pid")
+	pid, err := ctrd.DaemonPID()
 	if err != nil {
 		return 0, err
 	}
-	fds, err := os.ReadDir(filepath.Join("/proc", strings.TrimSpace(string(b)), "fd"))
+	fds, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "fd"))
 	return int64(len(fds)), err
 }

@@ -26,7 +26,8 @@ var (
 	Short = Config{Execs: 60, From: 30, Cycles: 12, Warm: 4}
 )
 
-// Tolerances, in bytes. What they are for stands where they are used.
+// Tolerances, in bytes: a heap that is collected now and then, dom0's other
+// programs and the kernel's caches come to no exact number.
 const (
 	shimGrowth    = 2 << 20
 	backendGrowth = 2 << 20
@@ -53,12 +54,9 @@ type soak struct {
 func Run(ctx context.Context, c Config) bool {
 	s := &soak{Config: c}
 	s.Begin()
-	if err := s.run(ctx); err != nil {
-		s.Check(false, "%v", err)
-	}
+	err := s.run(ctx)
 	os.RemoveAll(fifoDir)
-	fmt.Println(s.Tally)
-	return s.Failed == 0
+	return s.End(err)
 }
 
 func (s *soak) run(ctx context.Context) (err error) {

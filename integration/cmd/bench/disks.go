@@ -6,12 +6,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -83,7 +83,7 @@ func measureDisks(ctx context.Context, l *lab.Lab, runs int) (string, error) {
 
 // in runs a command in dom0 that has to succeed.
 func in(ctx context.Context, l *lab.Lab, line string) (string, error) {
-	r, err := l.Run(ctx, "PATH=/opt/xcontainer/bin:$PATH\n"+line, nil)
+	r, err := l.Run(ctx, "PATH="+labrun.Payload+"/bin:$PATH\n"+line, nil)
 	if err == nil && r.Code != 0 {
 		err = fmt.Errorf("exit code %d: %s", r.Code, r.Stderr)
 	}
@@ -98,10 +98,8 @@ func putDiskrun(ctx context.Context, l *lab.Lab, path string) error {
 	}
 	defer os.RemoveAll(dir)
 	bin := filepath.Join(dir, "diskrun")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "github.com/xcontainer/xcontainer/integration/e2e/diskrun")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build diskrun: %w: %s", err, out)
+	if err := labrun.Build(ctx, "", bin, "github.com/xcontainer/xcontainer/integration/e2e/diskrun"); err != nil {
+		return err
 	}
 	return l.CopyTo(ctx, bin, path)
 }

@@ -111,17 +111,14 @@ func measure(ctx context.Context, l *lab.Lab, runs int) (*samples, error) {
 		for _, runtime := range []string{runc, ours} {
 			id := fmt.Sprintf("bench-%d-%d", started, n+1)
 			line := strings.NewReplacer("RUNTIME", runtime, "IMAGE", inputs.BusyboxImage, "ID", id).Replace(oneRun)
-			r, err := l.Run(ctx, "PATH=/opt/xcontainer/bin:$PATH\n"+line, nil)
-			if err == nil && r.Code != 0 {
-				err = fmt.Errorf("%s: exit code %d: %s", runtime, r.Code, r.Stderr)
-			}
+			out, err := in(ctx, l, line)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", runtime, err)
 			}
 			if n < 0 {
 				continue
 			}
-			if err := s.add(runtime, string(r.Stdout)); err != nil {
+			if err := s.add(runtime, out); err != nil {
 				return nil, err
 			}
 		}

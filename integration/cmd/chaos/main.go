@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"github.com/xcontainer/xcontainer/integration/chaos"
-	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
-	"github.com/xcontainer/xcontainer/integration/internal/tally"
 )
 
 // Lives of the two forms, and the seed of the short one: a test that runs every
@@ -49,23 +47,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	os.Exit(run(ctx, c))
-}
-
-func run(ctx context.Context, c chaos.Config) int {
-	if ctrd.IsDom0() {
-		if chaos.Run(ctx, c) {
-			return 0
-		}
-		return 1
-	}
-	code, err := labrun.Run(ctx, "chaos", fmt.Sprintf("-seed=%d", c.Seed), fmt.Sprintf("-lives=%d", c.Lives), fmt.Sprintf("-only=%d", c.Only))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		if code == 0 {
-			code = 1
-		}
-		fmt.Println(tally.Tally{Failed: 1})
-	}
-	return code
+	inDom0 := func(ctx context.Context) bool { return chaos.Run(ctx, c) }
+	os.Exit(labrun.Main(ctx, "chaos", inDom0,
+		fmt.Sprintf("-seed=%d", c.Seed), fmt.Sprintf("-lives=%d", c.Lives), fmt.Sprintf("-only=%d", c.Only)))
 }

@@ -107,13 +107,7 @@ func run(ctx context.Context, o options) (bool, error) {
 	if o.record != "" {
 		err = errors.Join(err, record(o.record, results))
 	}
-	if err != nil {
-		// A run that did not get to its end has failed, whatever it counted.
-		v.Tally.Failed = max(v.Tally.Failed, 1)
-		fmt.Fprintln(os.Stderr, "clienttests:", err)
-	}
-	fmt.Println(v.Tally)
-	return v.Tally.Failed == 0, nil
+	return v.Tally.End("clienttests", err), nil
 }
 
 // choose returns the tests that the options ask for, in the program's order.

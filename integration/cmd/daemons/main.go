@@ -52,13 +52,7 @@ func run(ctx context.Context, only string, build bool) (bool, error) {
 		return true, daemons.Build(ctx, o, ds)
 	}
 	t, err := daemons.Run(ctx, o, ds, filepath.Join(o.Checkout, "build", labName), say.Say)
-	if err != nil {
-		// A run that did not get to its end has failed, whatever it counted.
-		t.Failed = max(t.Failed, 1)
-		fmt.Fprintln(os.Stderr, "daemons:", err)
-	}
-	fmt.Println(t)
-	return t.Failed == 0, nil
+	return t.End("daemons", err), nil
 }
 
 // choose returns the named daemons, or all.

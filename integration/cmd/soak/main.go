@@ -13,9 +13,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/xcontainer/xcontainer/integration/internal/ctrd"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
-	"github.com/xcontainer/xcontainer/integration/internal/tally"
 	"github.com/xcontainer/xcontainer/integration/soak"
 )
 
@@ -36,24 +34,8 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	os.Exit(run(ctx, c))
-}
-
-func run(ctx context.Context, c soak.Config) int {
-	if ctrd.IsDom0() {
-		if soak.Run(ctx, c) {
-			return 0
-		}
-		return 1
-	}
 	arg := func(name string, n int) string { return "-" + name + "=" + strconv.Itoa(n) }
-	code, err := labrun.Run(ctx, "soak", arg("execs", c.Execs), arg("from", c.From), arg("cycles", c.Cycles), arg("warm", c.Warm))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		if code == 0 {
-			code = 1
-		}
-		fmt.Println(tally.Tally{Failed: 1})
-	}
-	return code
+	inDom0 := func(ctx context.Context) bool { return soak.Run(ctx, c) }
+	os.Exit(labrun.Main(ctx, "soak", inDom0,
+		arg("execs", c.Execs), arg("from", c.From), arg("cycles", c.Cycles), arg("warm", c.Warm)))
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -135,6 +136,51 @@ func Inventory() ([]string, error) {
 	return inventory.Host{Run: Command, StateDir: StateDir, RootDir: RootDir, HasXen: true}.Take()
 }
 
+// settlePoll is how often Left looks.
+const settlePoll = 500 * time.Millisecond
+
+// Left lists what is on this host and not in before, as soon as that is nothing,
+// at the latest after limit; and all that is there then.
+func Left(before []string, limit time.Duration) (more, now []string, err error) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(settlePoll) {
+		now, err = Inventory()
+		if err == nil {
+			if more = inventory.Added(before, now); len(more) == 0 {
+				return nil, now, nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return more, now, err
+		}
+	}
+}
+
+// DaemonPID is containerd's.
+func DaemonPID() (int, error) {
+	b, err := os.ReadFile("/run/containerd.pid")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(b)))
+}
+
+// RunProcess starts a process of a container, or a task, and waits for its end.
+func RunProcess(ctx context.Context, p client.Process) (client.ExitStatus, error) {
+	ended, err := p.Wait(ctx)
+	if err != nil {
+		return client.ExitStatus{}, err
+	}
+	if err := p.Start(ctx); err != nil {
+		return client.ExitStatus{}, err
+	}
+	select {
+	case st := <-ended:
+		return st, nil
+	case <-ctx.Done():
+		return client.ExitStatus{}, ctx.Err()
+	}
+}
+
 // commandTimeout bounds a command, on a machine that may be busy and emulated.
 const commandTimeout = time.Minute
 
@@ -152,10 +198,4 @@ func Command(argv ...string) (string, error) {
 		return string(out), fmt.Errorf("%s: %w: %s", argv[0], err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return string(out), nil
-}
-
-// IsDom0 tells whether this process runs on a lab's dom0.
-func IsDom0() bool {
-	_, err := os.Stat("/usr/lib/lab/env")
-	return err == nil
 }

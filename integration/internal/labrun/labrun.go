@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package labrun runs this very program in a lab's dom0.
+// Package labrun runs this very program in a lab's dom0, and has what programs
+// that work on a lab share.
 package labrun
 
 import (
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -22,6 +24,30 @@ const Payload = "/opt/xcontainer"
 
 // kept is how much of containerd's log is worth keeping after a failure.
 const kept = "16000000"
+
+// Main is a program whose work is done in dom0: there it is inDom0, which tells
+// whether all was well, and anywhere else it is Run with args, by which it finds
+// the same work there. It returns the exit code.
+func Main(ctx context.Context, name string, inDom0 func(context.Context) bool, args ...string) int {
+	if isDom0() {
+		if inDom0(ctx) {
+			return 0
+		}
+		return 1
+	}
+	code, err := Run(ctx, name, args...)
+	if err != nil {
+		tally.Tally{}.End(name, err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// isDom0 tells whether this process runs on a lab's dom0.
+func isDom0() bool {
+	_, err := os.Stat("/usr/lib/lab/env")
+	return err == nil
+}
 
 // Run boots the lab called name, runs this program there with args, and shows its
 // output. With LAB_ATTACH set it takes a running lab, whose name is in
@@ -92,6 +118,18 @@ func Open(ctx context.Context, o lab.Options) (l *lab.Lab, end func() error, err
 	return l, l.Down, nil
 }
 
+// Build builds the package pkg as a static program for dom0. pkg may be relative
+// to the folder dir, or to the working directory if that is "".
+func Build(ctx context.Context, dir, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", pkg, err, bytes.TrimSpace(text))
+	}
+	return nil
+}
+
 // keepLog saves the end of containerd's log, which has the shims' lines.
 func keepLog(ctx context.Context, l *lab.Lab, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -107,7 +145,8 @@ func keepLog(ctx context.Context, l *lab.Lab, dir string) error {
 	if err := os.WriteFile(path, bytes.ToValidUTF8(r.Stdout, []byte("?")), 0o644); err != nil {
 		return fmt.Errorf("keep containerd's log: %w", err)
 	}
-	fmt.Println("containerd's log is in", path)
+	// Not to stdout, whose last line is the program's tally.
+	fmt.Fprintln(os.Stderr, "containerd's log is in", path)
 	return nil
 }
 
@@ -135,4 +174,14 @@ func (c *Checks) Check(ok bool, format string, args ...any) {
 		word = "FAIL"
 	}
 	c.Say("%s %s", word, fmt.Sprintf(format, args...))
+}
+
+// End prints the tally, with err, if it is not nil, as one more failed check, and
+// tells whether all was well.
+func (c *Checks) End(err error) bool {
+	if err != nil {
+		c.Check(false, "%v", err)
+	}
+	fmt.Println(c.Tally)
+	return c.Failed == 0
 }
