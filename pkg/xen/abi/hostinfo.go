@@ -26,8 +26,8 @@ type HostInfo struct {
 	Scheduler    uint32 // XEN_SCHEDULER_*, of the first CPU pool
 }
 
-// PutSysctl clears b and encodes the head of struct xen_sysctl for a command
-// without arguments.
+// PutSysctl clears b and encodes the head of struct xen_sysctl, which is all of
+// a command without arguments.
 func PutSysctl(b []byte, cmd uint32) {
 	clear(b[:SizeofSysctl])
 	le.PutUint32(b[SysctlCmd:], cmd)

@@ -108,9 +108,7 @@ const (
 // PutDomainInfoList encodes the sysctl that describes up to max domains with
 // ids of at least first into the array of getdomaininfo at address buf.
 func PutDomainInfoList(b []byte, first DomID, max uint32, buf uint64) {
-	clear(b[:SizeofSysctl])
-	le.PutUint32(b[SysctlCmd:], SysctlGetDomainInfoList)
-	le.PutUint32(b[SysctlVersion:], SysctlInterfaceVersion)
+	PutSysctl(b, SysctlGetDomainInfoList)
 	u := b[SysctlU:]
 	le.PutUint16(u[InfoListFirstDomain:], uint16(first))
 	le.PutUint32(u[InfoListMaxDomains:], max)
