@@ -51,7 +51,6 @@ const (
 	OffDiskBlockSize      = 20
 	OffDiskPhysicalExp    = 24
 	OffDiskMinIO          = 26
-	OffDiskOptIO          = 28
 	OffDiskDiscardSectors = 36
 	OffDiskDiscardSegs    = 40
 	OffDiskDiscardAlign   = 44

@@ -121,8 +121,6 @@ func arguments(query string) ([]string, error) {
 // targets are those of a process's three streams.
 type targets struct {
 	in, out, err target
-	// shared: stderr goes to the logger of stdout.
-	shared bool
 }
 
 // resolve checks a Config without touching what it names.
@@ -144,11 +142,10 @@ func resolve(c Config) (t targets, err error) {
 	}
 	switch {
 	case t.out.kind == binary:
-		// A logger always has both.
+		// A logger always has both: stderr goes to the logger of stdout.
 		if c.Stderr != "" && c.Stderr != c.Stdout {
 			return t, refuse("the logger %s takes stdout and stderr; stderr cannot go to %s", t.out.path, c.Stderr)
 		}
-		t.shared = true
 	case t.err.kind == binary:
 		return t, refuse("a logger takes stdout and stderr; stdout cannot go elsewhere when stderr is %s", c.Stderr)
 	}
