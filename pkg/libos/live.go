@@ -51,10 +51,11 @@ func (g *Guest) SetSchedule(ctx context.Context, weight, cap uint16) error {
 
 // live makes a change of the domain, which takes no time.
 func (g *Guest) live(ctx context.Context, what string, change func() error) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s the guest: %w", what, err)
+	err := ctx.Err()
+	if err == nil {
+		err = change()
 	}
-	if err := change(); err != nil {
+	if err != nil {
 		return fmt.Errorf("%s the guest: %w", what, err)
 	}
 	return nil

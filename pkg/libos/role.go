@@ -36,16 +36,15 @@ func RunBackend() error {
 
 // openDomain maps the domain's shared pages and takes over its event channels.
 func openDomain(cfg control.Config, files []*os.File) (h proc.Handles, err error) {
-	if len(files) < 3 {
-		closeAll(files...)
-		return h, fmt.Errorf("got %d descriptors, want privcmd, evtchn, console and disks", len(files))
-	}
-	privcmd, channels, consoleOut, disks := files[0], files[1], files[2], files[3:]
 	defer func() {
 		if err != nil {
 			closeAll(files...)
 		}
 	}()
+	if len(files) < 3 {
+		return h, fmt.Errorf("got %d descriptors, want privcmd, evtchn, console and disks", len(files))
+	}
+	privcmd, channels, consoleOut, disks := files[0], files[1], files[2], files[3:]
 	// The mapping outlives the descriptor, which nobody needs after it.
 	defer privcmd.Close()
 	var w wiring
