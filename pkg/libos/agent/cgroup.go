@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/xcontainer/xcontainer/pkg/libos/agent/stage"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
@@ -80,7 +81,7 @@ func newCgroupTree(root string, controllers []string, ownKernel bool) (*cgroupTr
 func (t *cgroupTree) fit(total uint64) error {
 	if slices.Contains(t.controllers, "memory") {
 		n := max(total-min(t.reserve, total), minContainers)
-		if err := writeCgroup(filepath.Join(t.path, "memory.max"), strconv.FormatUint(n, 10)); err != nil {
+		if err := stage.WriteFile(filepath.Join(t.path, "memory.max"), strconv.FormatUint(n, 10)); err != nil {
 			return fmt.Errorf("limit the memory of all containers: %w", err)
 		}
 	}
@@ -88,10 +89,10 @@ func (t *cgroupTree) fit(total uint64) error {
 		return nil
 	}
 	n := max(total/threadBytes, minThreads)
-	if err := writeCgroup(threadsMaxFile, strconv.FormatUint(n+keptThreads, 10)); err != nil {
+	if err := stage.WriteFile(threadsMaxFile, strconv.FormatUint(n+keptThreads, 10)); err != nil {
 		return fmt.Errorf("set the kernel's limit of threads: %w", err)
 	}
-	if err := writeCgroup(filepath.Join(t.path, "pids.max"), strconv.FormatUint(n, 10)); err != nil {
+	if err := stage.WriteFile(filepath.Join(t.path, "pids.max"), strconv.FormatUint(n, 10)); err != nil {
 		return fmt.Errorf("limit the processes of all containers: %w", err)
 	}
 	return nil
@@ -106,25 +107,16 @@ func (t *cgroupTree) refit() error {
 	return t.fit(m.GetMemoryTotal())
 }
 
-// enableControllers lets the cgroups below root have limits.
+// enableControllers lets the cgroups below root have limits, in one write: the
+// kernel goes over the whole tree for each.
 func enableControllers(root string, names []string) error {
-	for _, name := range names {
-		if err := writeCgroup(filepath.Join(root, "cgroup.subtree_control"), "+"+name); err != nil {
-			return fmt.Errorf("enable cgroup controller %s: %w", name, err)
-		}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := stage.WriteFile(filepath.Join(root, "cgroup.subtree_control"), "+"+strings.Join(names, " +")); err != nil {
+		return fmt.Errorf("enable cgroup controllers %s: %w", strings.Join(names, ", "), err)
 	}
 	return nil
-}
-
-// writeCgroup writes a file of the kernel's, which must exist.
-func writeCgroup(file, value string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = f.WriteString(value)
-	return err
 }
 
 // cgroup is the cgroup v2 of one container.
@@ -219,7 +211,7 @@ func (c *cgroup) dirOf(pid int) (*os.File, error) {
 // those that fork meanwhile.
 func (c *cgroup) signal(sig unix.Signal) error {
 	if sig == unix.SIGKILL {
-		return writeCgroup(filepath.Join(c.path, "cgroup.kill"), "1")
+		return stage.WriteFile(filepath.Join(c.path, "cgroup.kill"), "1")
 	}
 	pids, err := c.pids()
 	if err != nil {

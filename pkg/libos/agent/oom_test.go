@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xcontainer/xcontainer/pkg/libos/agent/stage"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
@@ -43,7 +44,7 @@ func TestAwaitCounter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { sleep.Process.Kill(); sleep.Wait() }()
-	if err := writeCgroup(filepath.Join(dir, "cgroup.procs"), fmt.Sprint(sleep.Process.Pid)); err != nil {
+	if err := stage.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Sprint(sleep.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-result; err != nil {
@@ -179,7 +180,7 @@ func TestOOMOfAnother(t *testing.T) {
 func TestOOMOfTheDomain(t *testing.T) {
 	g := newGuest(t)
 	g.needControllers()
-	if err := writeCgroup(filepath.Join(g.cgroup, containersDir, "memory.max"), "33554432"); err != nil {
+	if err := stage.WriteFile(filepath.Join(g.cgroup, containersDir, "memory.max"), "33554432"); err != nil {
 		t.Fatal(err)
 	}
 	id, _ := g.start(g.spec(hog...), nil)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/xcontainer/xcontainer/pkg/libos/agent/stage"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
@@ -170,7 +171,7 @@ func (c *cgroup) write(l limit) error {
 			if line == "\n" && l.value != "" {
 				continue
 			}
-			if err = writeCgroup(filepath.Join(c.path, l.file), line); err != nil {
+			if err = stage.WriteFile(filepath.Join(c.path, l.file), line); err != nil {
 				break
 			}
 		}
@@ -182,11 +183,7 @@ func (c *cgroup) write(l limit) error {
 		return status.Errorf(codes.FailedPrecondition, "unable to set memory limit to %s (current usage: %d, peak usage: %d)",
 			l.value, c.number("memory.current"), c.number("memory.peak"))
 	}
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
-		err = pathErr.Err // the file is named already
-	}
-	return status.Errorf(codes.InvalidArgument, "limit %s to %s: %v", l.file, l.value, err)
+	return status.Errorf(codes.InvalidArgument, "limit %s to %s: %v", l.file, l.value, stage.Reason(err))
 }
 
 // read is the content of a file of the cgroup, without the last line's end.

@@ -182,3 +182,25 @@ func TestContainersFit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestEnableControllers writes once, and nothing for an empty list.
+func TestEnableControllers(t *testing.T) {
+	dir := t.TempDir()
+	err := enableControllers(dir, []string{"cpu", "pids"})
+	if err == nil || !strings.HasPrefix(err.Error(), "enable cgroup controllers cpu, pids: open ") {
+		t.Errorf("without the file: %v", err)
+	}
+	if err := enableControllers(dir, nil); err != nil {
+		t.Errorf("no controllers: %v", err)
+	}
+	file := filepath.Join(dir, "cgroup.subtree_control")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := enableControllers(dir, []string{"cpu", "pids"}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "+cpu +pids" {
+		t.Errorf("wrote %q, %v", b, err)
+	}
+}

@@ -43,6 +43,14 @@ type rootMounts struct {
 	point   string
 	trees   []int // one for each mount so far
 	dirs    []int // what else is open until all is mounted
+
+	disks *guestDisks // what diskPath has seen
+}
+
+// guestDisks are the disks of the guest.
+type guestDisks struct {
+	names map[string]string // of block devices, by serial number
+	count int               // of all, those without a serial number too
 }
 
 // mountAll returns the last of list, which is attached nowhere and is the
@@ -76,7 +84,7 @@ func (r *rootMounts) mountAll(list []*agentapi.Mount) (root int, err error) {
 func attachAt(point string, tree int) error {
 	at, err := unix.Open(point, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open %s: %w", point, err)
 	}
 	defer unix.Close(at)
 	return moveMount(tree, at)
@@ -104,7 +112,7 @@ func (r *rootMounts) mount(m *agentapi.Mount) (int, error) {
 	}
 	source := m.GetSource()
 	if kind.disk {
-		if source, err = diskPath(source); err != nil {
+		if source, err = r.diskPath(source); err != nil {
 			return -1, err
 		}
 	}
@@ -130,7 +138,7 @@ func (r *rootMounts) options(m *agentapi.Mount) (attr mountOptions, opts []rootO
 		case m.GetType() == "overlay" && slices.Contains(overlayDirs, key):
 			opts, err = r.overlayDir(opts, key, value)
 		case m.GetType() == "erofs" && key == "device":
-			if value, err = diskPath(value); err == nil {
+			if value, err = r.diskPath(value); err == nil {
 				opts = append(opts, rootOption{key: key, value: value})
 			}
 		case m.GetType() == "bind":
@@ -215,12 +223,7 @@ func withLog(ctx int, err error) error {
 // bind makes a mount of a directory of an earlier mount or of an export.
 func (r *rootMounts) bind(m *agentapi.Mount, attr mountOptions) (int, error) {
 	if !strings.HasPrefix(m.GetSource(), "@") {
-		tree, isDir, err := cloneExport(r.exports, m.GetSource(), &attr)
-		if err == nil && !isDir {
-			unix.Close(tree)
-			return -1, failf(codes.InvalidArgument, "export %q is not a directory", m.GetSource())
-		}
-		return tree, err
+		return cloneExportDir(r.exports, m.GetSource(), &attr)
 	}
 	src, err := r.open(m.GetSource())
 	if err != nil {
@@ -304,20 +307,42 @@ func (r *rootMounts) mkdir(value string) error {
 }
 
 // diskPath finds the device of "disk:N": the disk's serial number is diskN.
-func diskPath(source string) (string, error) {
+func (r *rootMounts) diskPath(source string) (string, error) {
 	num, ok := strings.CutPrefix(source, "disk:")
 	if _, err := strconv.ParseUint(num, 10, 8); !ok || err != nil {
 		return "", failf(codes.InvalidArgument, "source %q is no disk", source)
 	}
-	names, err := filepath.Glob(sysBlock + "/vd*/serial")
-	if err != nil {
-		return "", err
+	if r.disks == nil {
+		disks, err := findDisks(sysBlock)
+		if err != nil {
+			return "", err
+		}
+		r.disks = disks
 	}
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err == nil && strings.TrimRight(string(b), "\x00\n") == "disk"+num {
-			return "/dev/" + filepath.Base(filepath.Dir(name)), nil
+	name, ok := r.disks.names["disk"+num]
+	if !ok {
+		return "", failf(codes.NotFound, "the guest has no disk %s (of %d)", num, r.disks.count)
+	}
+	return "/dev/" + name, nil
+}
+
+// findDisks reads the serial number of each disk once: the driver asks the
+// back-end for it every time. Of disks with the same one, the first counts.
+func findDisks(dir string) (*guestDisks, error) {
+	files, err := filepath.Glob(dir + "/vd*/serial")
+	if err != nil {
+		return nil, err
+	}
+	d := &guestDisks{names: make(map[string]string), count: len(files)}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		serial := strings.TrimRight(string(b), "\x00\n")
+		if _, ok := d.names[serial]; !ok {
+			d.names[serial] = filepath.Base(filepath.Dir(file))
 		}
 	}
-	return "", failf(codes.NotFound, "the guest has no disk %s (of %d)", num, len(names))
+	return d, nil
 }

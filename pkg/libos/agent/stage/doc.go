@@ -14,6 +14,7 @@
 // namespaces, credentials and capabilities belong to a thread, and the thread
 // that execs decides what the program gets.
 //
-// Out of scope: stdio copying, waiting, signals, cgroup limits. The agent does
-// those.
+// Out of scope: stdio copying, waiting for the program, signals, cgroup limits.
+// The agent does those; of processes only the hooks that come before the program
+// are run and waited for here.
 package stage

@@ -45,10 +45,11 @@ func runHooks(list []*agentapi.Hook) error {
 
 func runHook(h *agentapi.Hook) error {
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	if h.GetTimeout() != 0 {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(h.GetTimeout())*time.Second)
+		defer cancel()
 	}
-	defer cancel()
 	cmd := exec.CommandContext(ctx, h.GetPath())
 	if len(h.GetArgs()) > 0 {
 		cmd.Args = h.GetArgs()
@@ -68,7 +69,7 @@ func runHook(h *agentapi.Hook) error {
 	case ctx.Err() != nil:
 		return failf(codes.Internal, "startContainer hook %s: not done in %d s%s", h.GetPath(), h.GetTimeout(), words.last())
 	}
-	return failf(codes.Internal, "startContainer hook %s: %v%s", h.GetPath(), reason(err), words.last())
+	return failf(codes.Internal, "startContainer hook %s: %v%s", h.GetPath(), Reason(err), words.last())
 }
 
 // reapOrphans waits for the processes that hooks have left behind and that have

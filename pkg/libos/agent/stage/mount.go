@@ -142,6 +142,16 @@ func cloneExport(exports int, name string, opts *mountOptions) (tree int, isDir 
 	return tree, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }
 
+// cloneExportDir is cloneExport of what must be a directory.
+func cloneExportDir(exports int, name string, opts *mountOptions) (int, error) {
+	tree, isDir, err := cloneExport(exports, name, opts)
+	if err == nil && !isDir {
+		unix.Close(tree)
+		return -1, failf(codes.InvalidArgument, "export %q is not a directory", name)
+	}
+	return tree, err
+}
+
 // cloneTree makes a detached bind mount of what fd refers to.
 func cloneTree(fd int, recursive bool) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)

@@ -8,7 +8,6 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
@@ -44,25 +43,15 @@ func openRoot(spec *agentapi.Container, exports int, mountPoint string) (int, er
 		r := &rootMounts{exports: exports, point: mountPoint}
 		return r.mountAll(list)
 	}
-	root, isDir, err := cloneExport(exports, spec.GetRootfs(), &mountOptions{recursive: true})
+	root, err := cloneExportDir(exports, spec.GetRootfs(), &mountOptions{recursive: true})
 	if err != nil {
 		return -1, fmt.Errorf("root file system: %w", err)
-	}
-	if !isDir {
-		unix.Close(root)
-		return -1, failf(codes.InvalidArgument, "root file system: export %q is not a directory", spec.GetRootfs())
 	}
 	return root, nil
 }
 
 func fillRoot(spec *agentapi.Container, root, exports int, mountPoint string) error {
-	point, err := unix.Open(mountPoint, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", mountPoint, err)
-	}
-	err = moveMount(root, point)
-	unix.Close(point)
-	if err != nil {
+	if err := attachAt(mountPoint, root); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
 	for _, m := range spec.GetMounts() {

@@ -249,3 +249,50 @@ func FuzzLookupUser(f *testing.F) {
 		}
 	})
 }
+
+// TestDiskPath finds disks by their serial numbers, which are read once.
+func TestDiskPath(t *testing.T) {
+	dir := t.TempDir()
+	for name, serial := range map[string]string{
+		"vda": "disk1\n", "vdb": "disk0", "vdc": "disk0\x00\n", "vdd": "", "vde": "disk12", "sda": "disk7",
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "serial"), []byte(serial), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "vdf", "serial"), 0o755); err != nil { // cannot be read
+		t.Fatal(err)
+	}
+	disks, err := findDisks(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	r := &rootMounts{disks: disks}
+	for source, want := range map[string]string{"disk:0": "/dev/vdb", "disk:1": "/dev/vda", "disk:12": "/dev/vde"} {
+		if got, err := r.diskPath(source); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %s", source, got, err, want)
+		}
+	}
+	for source, want := range map[string]string{
+		"disk:7":   "the guest has no disk 7 (of 6)",
+		"disk:00":  "the guest has no disk 00 (of 6)",
+		"disk:":    `source "disk:" is no disk`,
+		"disk:256": `source "disk:256" is no disk`,
+		"0":        `source "0" is no disk`,
+	} {
+		if got, err := r.diskPath(source); err == nil || err.Error() != want {
+			t.Errorf("%s: %q, %v, want %s", source, got, err, want)
+		}
+	}
+	// One without disks looks for them by itself.
+	r = &rootMounts{}
+	if _, err := r.diskPath("disk:255"); err == nil || r.disks == nil {
+		t.Errorf("disks %v, error %v", r.disks, err)
+	}
+}

@@ -4,7 +4,6 @@ package stage
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -24,12 +23,12 @@ func writeSysctl(values map[string]string) error {
 		if rel == "" || path.Clean("/"+rel) != "/"+rel {
 			return failf(codes.InvalidArgument, "sysctl %q: not a parameter's name", key)
 		}
-		err := writeFile("/proc/sys/"+rel, values[key])
+		err := WriteFile("/proc/sys/"+rel, values[key])
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return failf(codes.InvalidArgument, "sysctl %q: the guest's kernel has no such parameter", key)
 		case err != nil:
-			return failf(codes.InvalidArgument, "sysctl %q: set to %q: %v", key, values[key], reason(err))
+			return failf(codes.InvalidArgument, "sysctl %q: set to %q: %v", key, values[key], Reason(err))
 		}
 	}
 	return nil
@@ -53,24 +52,23 @@ func sysctlPath(key string) string {
 	}, key)
 }
 
-// writeFile writes a file that must exist.
-func writeFile(name, value string) error {
+// WriteFile writes a file of the kernel's, which must exist, in one piece.
+func WriteFile(name, value string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err = f.WriteString(value); err != nil {
-		return err
-	}
-	return nil
+	_, err = f.WriteString(value)
+	return err
 }
 
-// reason is what lies under an error that names a file.
-func reason(err error) error {
+// Reason is what lies under an error that names a file, for a text that names it
+// already.
+func Reason(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {
 		return p.Err
 	}
-	return fmt.Errorf("%w", err)
+	return err
 }
