@@ -208,17 +208,9 @@ func Destroy(ctx context.Context, uuid abi.UUID) error {
 		return err
 	}
 	for _, info := range infos {
-		if info.UUID != uuid {
-			continue
+		if info.UUID == uuid {
+			return host.Destroy(ctx, info.ID, uuid)
 		}
-		dom, err := host.Lookup(info.ID, uuid)
-		if errors.Is(err, xen.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return dom.Destroy(ctx)
 	}
 	return nil
 }

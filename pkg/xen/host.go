@@ -111,6 +111,19 @@ func (h *Host) Lookup(id abi.DomID, uuid abi.UUID) (*Domain, error) {
 	return d, nil
 }
 
+// Destroy is Lookup and Domain.Destroy of what that finds. A domain that is gone
+// is no error, whoever has its id now.
+func (h *Host) Destroy(ctx context.Context, id abi.DomID, uuid abi.UUID) error {
+	d, err := h.Lookup(id, uuid)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return d.Destroy(ctx)
+}
+
 // infoOf describes the domain that has both id and uuid.
 func infoOf(hv Hypervisor, id abi.DomID, uuid abi.UUID) (Info, error) {
 	raw, err := hv.DomainInfo(id)

@@ -78,10 +78,8 @@ func (s *sight) lookAtBundle(dir string, r *record.Record) error {
 			s.addProcess(p.what, p.Process, why)
 		}
 	}
-	for _, d := range s.domains {
-		if record.UUID(d.UUID) == r.UUID && d.ID != 0 {
-			s.addDomain(d, why)
-		}
+	for _, d := range named(s.domains, r.UUID) {
+		s.addDomain(d, why)
 	}
 	rootfs := filepath.Join(dir, "rootfs")
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(rootfs))
@@ -118,15 +116,23 @@ func (s *sight) forget(ctx context.Context, dir string, r *record.Record) error 
 		if err != nil {
 			return err
 		}
-		for _, d := range domains {
-			if d.ID != 0 && record.UUID(d.UUID) == now.UUID {
-				return fmt.Errorf("domain %d that it names is still there", d.ID)
-			}
+		if left := named(domains, now.UUID); len(left) > 0 {
+			return fmt.Errorf("domain %d that it names is still there", left[0].ID)
 		}
 	}
 	gone := func(context.Context, [16]byte) error { return nil } // as was just seen
 	f := bootstrap.Flags{Namespace: now.Namespace, ID: now.ID, Bundle: dir}
 	return bootstrap.Delete(ctx, f, gone, io.Discard, s.Warn)
+}
+
+// named are the domains with the uuid of a record, which is never dom0's.
+func named(domains []xen.Info, uuid record.UUID) (list []xen.Info) {
+	for _, d := range domains {
+		if d.ID != 0 && record.UUID(d.UUID) == uuid {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // lookAtProcesses looks for back-ends and holders whose parent has died, and for
@@ -195,14 +201,7 @@ func (s *sight) addProcess(what string, p record.Process, why string) {
 
 func (s *sight) addDomain(d xen.Info, why string) {
 	s.add(Domain, fmt.Sprintf("%d (%s)", d.ID, d.UUID), why, func(ctx context.Context) error {
-		dom, err := s.Xen.Lookup(d.ID, d.UUID)
-		if errors.Is(err, xen.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return dom.Destroy(ctx)
+		return s.Xen.Destroy(ctx, d.ID, d.UUID)
 	})
 }
 
