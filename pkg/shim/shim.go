@@ -12,13 +12,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/libos"
 	"github.com/xcontainer/xcontainer/pkg/shim/bootstrap"
 	"github.com/xcontainer/xcontainer/pkg/shim/holder"
 	"github.com/xcontainer/xcontainer/pkg/shim/task"
 )
-
-// RoleBackend is the argument that makes the binary a device back-end.
-const RoleBackend = "backend"
 
 // deleteTimeout is a little less than what containerd gives `delete`.
 const deleteTimeout = 4500 * time.Millisecond
@@ -49,7 +47,7 @@ func run(args []string, p Parts) error {
 		switch args[1] {
 		case holder.Role:
 			return holder.Run()
-		case RoleBackend:
+		case libos.BackendRole:
 			return p.Backend()
 		}
 	}

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/libos"
+	shimholder "github.com/xcontainer/xcontainer/pkg/shim/holder"
 	"github.com/xcontainer/xcontainer/pkg/shim/record"
 )
 
@@ -31,7 +33,7 @@ const (
 // them something else than a maker.
 var (
 	programs = map[string]bool{"containerd-shim-xcontainer-v2": true, "xcontainerctl": true}
-	roles    = map[string]role{"backend": backend, "holder": holder}
+	roles    = map[string]role{libos.BackendRole: backend, shimholder.Role: holder}
 )
 
 // process is one process of ours.
