@@ -59,6 +59,10 @@ func (g *gate) look() (gateState, <-chan struct{}) {
 func (g *gate) enter() (leave func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.enterLocked()
+}
+
+func (g *gate) enterLocked() (leave func(), ok bool) {
 	if g.state != gateOpen {
 		return nil, false
 	}
@@ -71,9 +75,8 @@ func (g *gate) enter() (leave func(), ok bool) {
 func (g *gate) enterOrKeep(key string, do func()) (leave func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.state == gateOpen {
-		g.calls++
-		return sync.OnceFunc(g.leave), true
+	if leave, ok := g.enterLocked(); ok {
+		return leave, true
 	}
 	for i := range g.kept {
 		if g.kept[i].key == key {
@@ -128,17 +131,17 @@ func (g *gate) idle(ctx context.Context) {
 	}
 }
 
-// move goes from one state to the next. It says where the gate is instead if that
-// is not the first, and whether it is over.
-func (g *gate) move(from, to gateState) (is gateState, over, ok bool) {
+// move goes from one state to the next; it is not ok if the gate is not at the
+// first. It says whether the gate is over.
+func (g *gate) move(from, to gateState) (over, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.state != from {
-		return g.state, g.over, false
+		return g.over, false
 	}
 	g.state = to
 	g.change()
-	return to, g.over, true
+	return g.over, true
 }
 
 // shut ends a pause that has succeeded, unless the gate is over by now. published

@@ -26,7 +26,7 @@ func (c *container) pause(ctx context.Context) error {
 	if st, _ := c.init.current(); st != running {
 		return precondition("container %s is not running, so it cannot be paused", c.id)
 	}
-	switch _, over, ok := c.gate.move(gateOpen, gatePausing); {
+	switch over, ok := c.gate.move(gateOpen, gatePausing); {
 	case !ok:
 		return precondition("container %s is paused already", c.id)
 	case over:
@@ -78,7 +78,7 @@ func (c *container) resume(ctx context.Context) error {
 	if st, _ := c.init.current(); st != running {
 		return precondition("container %s is not running, so it cannot be resumed", c.id)
 	}
-	if _, _, ok := c.gate.move(gatePaused, gateResuming); !ok {
+	if _, ok := c.gate.move(gatePaused, gateResuming); !ok {
 		return precondition("container %s is not paused", c.id)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), domainTimeout)
