@@ -30,10 +30,7 @@ type container struct {
 	bundle string
 	steps  steps
 
-	onDisks bool // the root file system is in the guest's hands
-
-	host     bundle.Host
-	settings *bundle.Settings // what execs inherit; set before there are any
+	settings *bundle.Settings // config.json; nil until it is loaded
 
 	guest  Guest          // nil until booted
 	cgroup Cgroup         // of the holder; nil until made, or where there are none
@@ -111,7 +108,7 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	}
 	settings.Container.RootMounts = root.mounts
 	settings.ForDevices(root.poolBytes())
-	c.limits, c.onDisks = settings.Limits, len(root.disks) > 0
+	c.limits = settings.Limits
 	done()
 	if err := c.startHolder(&settings.Host); err != nil {
 		return nil, err
@@ -122,7 +119,7 @@ func (s *Service) newContainer(ctx context.Context, r *taskapi.CreateTaskRequest
 	if c.guest, err = c.boot(ctx, settings, root.disks); err != nil {
 		return nil, err
 	}
-	c.setDirty(c.onDisks) // already by being mounted
+	c.setDirty(c.onDisks()) // already by being mounted
 	if err := c.create(ctx, settings, binds); err != nil {
 		return nil, c.cause(ctx, err)
 	}
@@ -150,7 +147,7 @@ func (c *container) load(ctx context.Context, r *taskapi.CreateTaskRequest) (*bu
 	for _, what := range append(settings.Ignored, ignoredOptions(r.Options)...) {
 		log.G(ctx).WithField("id", r.ID).Warnf("ignored: %s", what)
 	}
-	c.host, c.settings = settings.Host, settings
+	c.settings = settings
 	settings.Container.Process.Terminal = r.Terminal
 	c.init = newProcess(c, "", stdio.Config{
 		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
@@ -344,6 +341,9 @@ func (c *container) teardown(ctx context.Context) error {
 	return nil
 }
 
+// onDisks tells whether the root file system is in the guest's hands.
+func (c *container) onDisks() bool { return c.settings.Container.RootMounts != nil }
+
 func (c *container) setDirty(v bool) {
 	c.teardownMu.Lock()
 	defer c.teardownMu.Unlock()
@@ -361,7 +361,7 @@ func (c *container) sync(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	if c.onDisks {
+	if c.onDisks() {
 		// Its mounts keep the disks in use. A container that cannot be removed
 		// still runs, and then only what it has written so far counts.
 		_, _ = c.guest.Agent().Remove(ctx, &agentapi.RemoveRequest{Id: c.id})

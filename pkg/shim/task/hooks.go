@@ -24,7 +24,7 @@ func (c *container) state(status specs.ContainerState, pid int) specs.State {
 		Status:      status,
 		Pid:         pid,
 		Bundle:      c.bundle,
-		Annotations: c.host.Annotations,
+		Annotations: c.settings.Host.Annotations,
 	}
 }
 
@@ -33,7 +33,7 @@ func (c *container) state(status specs.ContainerState, pid int) specs.State {
 // createContainer hooks are for the container's namespaces, of which the host has
 // the network.
 func (c *container) createHooks(ctx context.Context) error {
-	h := c.host.Hooks
+	h := c.settings.Host.Hooks
 	if len(h.Poststop) > 0 {
 		// From here on, whatever happens.
 		if err := c.amend(func(r *record.Record) { r.Hooks = true }); err != nil {
@@ -81,7 +81,7 @@ func (c *container) guestHooks(s *bundle.Settings) error {
 // the start.
 func (c *container) poststart(ctx context.Context) error {
 	r := hooks.Run{Kind: hooks.Poststart, State: c.state(specs.StateRunning, c.holder.Pid())}
-	return r.Each(ctx, c.host.Hooks.Poststart)
+	return r.Each(ctx, c.settings.Host.Hooks.Poststart)
 }
 
 // forget runs the hooks that follow the container's end, and removes the record.
@@ -91,7 +91,7 @@ func (c *container) forget(ctx context.Context) error {
 	defer c.teardownMu.Unlock()
 	if c.poststopDue() {
 		r := hooks.Run{Kind: hooks.Poststop, State: c.state(specs.StateStopped, 0)}
-		for _, err := range r.All(ctx, c.host.Hooks.Poststop) {
+		for _, err := range r.All(ctx, c.settings.Host.Hooks.Poststop) {
 			log.L.WithError(err).WithField("id", c.id).Warn("poststop")
 		}
 	}
