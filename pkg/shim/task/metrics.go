@@ -24,13 +24,16 @@ func (n numbers) processor() (usage, user, system uint64) {
 	return usage, user, usage - user
 }
 
-// of is a number of the guest's cpu.stat.
-func (n numbers) of(name string) uint64 {
+// inGuest are the guest's numbers, all 0 if there are none.
+func (n numbers) inGuest() guestNumbers {
 	if n.guest == nil {
-		return 0
+		return guestNumbers{}
 	}
-	return n.guest.cpu[name]
+	return *n.guest
 }
+
+// of is a number of the guest's cpu.stat.
+func (n numbers) of(name string) uint64 { return n.inGuest().cpu[name] }
 
 // memory is the container's memory in bytes, never more than the domain has.
 func (n numbers) memory() (usage, peak uint64) {
@@ -49,26 +52,11 @@ func (n numbers) memory() (usage, peak uint64) {
 }
 
 // stat is a number of the guest's memory.stat.
-func (n numbers) stat(name string) uint64 {
-	if n.guest == nil {
-		return 0
-	}
-	return n.guest.memory[name]
-}
+func (n numbers) stat(name string) uint64 { return n.inGuest().memory[name] }
 
-func (n numbers) event(name string) uint64 {
-	if n.guest == nil {
-		return 0
-	}
-	return n.guest.events[name]
-}
+func (n numbers) event(name string) uint64 { return n.inGuest().events[name] }
 
-func (n numbers) pids() uint64 {
-	if n.guest == nil {
-		return 0
-	}
-	return n.guest.pids
-}
+func (n numbers) pids() uint64 { return n.inGuest().pids }
 
 func orMax(limit uint64) uint64 {
 	if limit == 0 {

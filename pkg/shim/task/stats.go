@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
@@ -98,7 +98,7 @@ func (c *container) stats(ctx context.Context) (*anypb.Any, error) {
 	if n.guest == nil && n.domain == nil {
 		return nil, notFound("container %s has no numbers", c.id)
 	}
-	if unifiedHost() {
+	if cgroups.Mode() == cgroups.Unified { // what clients of this host expect
 		return typeurl.MarshalAnyToProto(n.v2())
 	}
 	return typeurl.MarshalAnyToProto(n.v1())
@@ -159,10 +159,4 @@ func (c *container) fetchDomain(ctx context.Context) {
 	c.numbers.mu.Lock()
 	defer c.numbers.mu.Unlock()
 	c.numbers.domain = &u
-}
-
-// unifiedHost says which version of cgroups clients of this host expect.
-func unifiedHost() bool {
-	var st unix.Statfs_t
-	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
