@@ -5,6 +5,7 @@ package task
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -180,11 +181,7 @@ func (p *planner) mount(i int) (*agentapi.Mount, error) {
 	}
 	switch l.kind {
 	case "ext4", "erofs":
-		readOnly := l.kind == "erofs"
-		for _, o := range l.options {
-			readOnly = readOnly || o == "ro"
-		}
-		m.Source = p.disk(source, readOnly)
+		m.Source = p.disk(source, l.kind == "erofs" || slices.Contains(l.options, "ro"))
 	case "overlay":
 	case "bind":
 		m.Source = source

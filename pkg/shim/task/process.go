@@ -107,9 +107,6 @@ func (p *process) eventID() string {
 // pid is the process's for clients: the holder's for init, and for an exec, once
 // it has started, one that no other process of this host has.
 func (p *process) pid() uint32 {
-	if p.execID == "" {
-		return p.c.pid()
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.pidLocked()
