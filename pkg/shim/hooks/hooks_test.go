@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/shim/netns"
+	"github.com/xcontainer/xcontainer/pkg/shim/record"
 )
 
 // script is a hook that is a shell script.
@@ -172,8 +173,8 @@ func alive(t *testing.T, name string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && !strings.Contains(string(stat), ") Z ")
+	p, err := record.Of(pid)
+	return err == nil && p.Alive()
 }
 
 // TestKillTakesItsChildren has a hook whose child holds standard error open.
