@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Identities of this package's errors.
@@ -106,14 +107,14 @@ func LoadHost(dir string) (*Host, error) {
 }
 
 func corrupt(dir string, err error) error {
-	return &Error{ErrInvalid, fmt.Sprintf("%s is corrupt (%v); create the container again", filepath.Join(dir, "config.json"), err)}
+	return refusal.New(ErrInvalid, fmt.Sprintf("%s is corrupt (%v); create the container again", filepath.Join(dir, "config.json"), err))
 }
 
 func read(dir string) ([]byte, error) {
 	name := filepath.Join(dir, "config.json")
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, &Error{ErrNotFound, fmt.Sprintf("bundle %s has no config.json; create the container again", dir)}
+		return nil, refusal.New(ErrNotFound, fmt.Sprintf("bundle %s has no config.json; create the container again", dir))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read bundle: %w", err)
@@ -124,7 +125,7 @@ func read(dir string) ([]byte, error) {
 		return nil, fmt.Errorf("read bundle: %w", err)
 	}
 	if len(data) > MaxConfigBytes {
-		return nil, &Error{ErrInvalid, fmt.Sprintf("%s is larger than %d MB; create the container with a smaller configuration", name, MaxConfigBytes>>20)}
+		return nil, refusal.New(ErrInvalid, fmt.Sprintf("%s is larger than %d MB; create the container with a smaller configuration", name, MaxConfigBytes>>20))
 	}
 	return data, nil
 }
@@ -132,20 +133,8 @@ func read(dir string) ([]byte, error) {
 // errSyntax marks what the JSON decoder refused.
 var errSyntax = errors.New("not an OCI runtime configuration")
 
-// Error is a refusal in words for the user, with one of this package's
-// identities.
-type Error struct {
-	kind error
-	text string
-}
-
-func (e *Error) Error() string { return e.text }
-
-// Unwrap gives the identity.
-func (e *Error) Unwrap() error { return e.kind }
-
 func invalid(format string, args ...any) error {
-	return &Error{ErrInvalid, "config.json: " + fmt.Sprintf(format, args...)}
+	return refusal.New(ErrInvalid, "config.json: "+fmt.Sprintf(format, args...))
 }
 
 // unsupported says that what (an object with its name) cannot be had, and what
@@ -155,7 +144,7 @@ func unsupported(what, remedy string) error {
 	if remedy != "" {
 		text += ": " + remedy
 	}
-	return &Error{ErrUnsupported, text}
+	return refusal.New(ErrUnsupported, text)
 }
 
 // Parse checks the contents of a config.json of the bundle in dir, an absolute
@@ -189,7 +178,7 @@ func Parse(data []byte, dir string, cpus int) (*Settings, error) {
 func ParseProcess(data []byte) (*agentapi.Process, []string, error) {
 	var p specs.Process
 	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, nil, &Error{ErrInvalid, fmt.Sprintf("the process of the exec request is corrupt (%v)", err)}
+		return nil, nil, refusal.New(ErrInvalid, fmt.Sprintf("the process of the exec request is corrupt (%v)", err))
 	}
 	var s Settings
 	out, err := s.toProcess(&p)

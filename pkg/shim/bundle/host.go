@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/hooks"
 )
 
 // Host is what config.json says of the container's place on the host.
@@ -49,12 +50,12 @@ func (s *Settings) hooks(h *specs.Hooks) error {
 		name  string
 		hooks []specs.Hook
 	}{
-		{"prestart", h.Prestart}, //nolint:staticcheck // deprecated, yet still sent
-		{"createRuntime", h.CreateRuntime},
-		{"createContainer", h.CreateContainer},
-		{"startContainer", h.StartContainer},
-		{"poststart", h.Poststart},
-		{"poststop", h.Poststop},
+		{hooks.Prestart, h.Prestart}, //nolint:staticcheck // deprecated, yet still sent
+		{hooks.CreateRuntime, h.CreateRuntime},
+		{hooks.CreateContainer, h.CreateContainer},
+		{hooks.StartContainer, h.StartContainer},
+		{hooks.Poststart, h.Poststart},
+		{hooks.Poststop, h.Poststop},
 	} {
 		for i := range k.hooks {
 			if err := checkHook(k.name, &k.hooks[i]); err != nil {

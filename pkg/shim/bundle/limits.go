@@ -3,6 +3,7 @@
 package bundle
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -10,10 +11,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Of Xen's credit2 scheduler and of cgroups.
@@ -21,7 +24,6 @@ const (
 	defaultWeight = 256
 	maxWeight     = 65535
 	defaultShares = 1024
-	maxShares     = 262144
 	defaultPeriod = 100000  // µs
 	minPeriod     = 1000    // µs
 	maxPeriod     = 1000000 // µs
@@ -349,7 +351,7 @@ func (a *applying) setPids(limit int64) {
 // unifiedOf takes files of cgroup v2. Those that have a field of their own are
 // that field, so that the domain follows.
 func (a *applying) unifiedOf(r *specs.LinuxResources) error {
-	for _, name := range sortedKeys(r.Unified) {
+	for _, name := range slices.Sorted(maps.Keys(r.Unified)) {
 		value := strings.TrimSpace(r.Unified[name])
 		controller, _, ok := strings.Cut(name, ".")
 		if !ok || controller == "cgroup" || strings.ContainsFunc(name, notInFileName) {
@@ -423,22 +425,9 @@ func notInFileName(r rune) bool {
 // cgroupWeight is cpu.weight for the shares of cgroup v1: as newer runc has it, so
 // that the default of one is that of the other.
 func cgroupWeight(shares uint64) uint64 {
-	switch {
-	case shares == 0:
-		shares = defaultShares
-	case shares <= 2:
-		return 1
-	case shares >= maxShares:
-		return 10000
-	}
-	l := math.Log2(float64(shares))
-	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
+	return cgroup2.ConvertCPUSharesToCgroupV2Value(cmp.Or(shares, defaultShares))
 }
 
 func badLimit(format string, args ...any) error {
-	return &Error{ErrInvalid, fmt.Sprintf(format, args...)}
-}
-
-func sortedKeys(m map[string]string) []string {
-	return slices.Sorted(maps.Keys(m))
+	return refusal.New(ErrInvalid, fmt.Sprintf(format, args...))
 }

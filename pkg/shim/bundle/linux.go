@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 	"github.com/xcontainer/xcontainer/pkg/shim/seccomp"
 )
 
@@ -134,7 +135,7 @@ const (
 func (s *Settings) seccomp(p *specs.LinuxSeccomp) error {
 	f, err := seccomp.Compile(p)
 	if errors.Is(err, seccomp.ErrUnsupported) {
-		return &Error{ErrUnsupported, err.Error()}
+		return refusal.New(ErrUnsupported, err.Error())
 	}
 	if err != nil {
 		return invalid("%v", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // resourcesType is the end of the type url of resources for a Linux container.
@@ -21,14 +22,14 @@ const resourcesType = "LinuxResources"
 // them: a type url and JSON.
 func ParseResources(typeURL string, data []byte) (*specs.LinuxResources, error) {
 	if kind := typeURL[strings.LastIndexAny(typeURL, "/.")+1:]; kind != resourcesType && typeURL != "" {
-		return nil, &Error{ErrInvalid, fmt.Sprintf("update: resources of the type %q; an X-Container takes %s", typeURL, resourcesType)}
+		return nil, refusal.New(ErrInvalid, fmt.Sprintf("update: resources of the type %q; an X-Container takes %s", typeURL, resourcesType))
 	}
 	// A field that this program does not know is a limit that it cannot set.
 	var r specs.LinuxResources
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return nil, &Error{ErrInvalid, fmt.Sprintf("update: the resources cannot be read (%v)", err)}
+		return nil, refusal.New(ErrInvalid, fmt.Sprintf("update: the resources cannot be read (%v)", err))
 	}
 	return &r, nil
 }
@@ -41,8 +42,8 @@ func (l Limits) Update(r *specs.LinuxResources) (next Limits, tell *agentapi.Res
 
 // within says where an invalid limit stands; a refusal names its object already.
 func within(where string, err error) error {
-	if e := (*Error)(nil); errors.As(err, &e) && errors.Is(err, ErrInvalid) {
-		return &Error{e.kind, where + ": " + e.text}
+	if errors.Is(err, ErrInvalid) {
+		return refusal.New(ErrInvalid, where+": "+err.Error())
 	}
 	return err
 }

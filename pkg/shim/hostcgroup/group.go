@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Root is where the hierarchies are mounted.
@@ -47,7 +49,7 @@ func At(path string) (*Group, error) {
 	case cgroups.Hybrid, cgroups.Legacy:
 		return &Group{path, &v1{path: path}}, nil
 	default:
-		return nil, &Error{ErrUnavailable, fmt.Sprintf("no cgroup hierarchy is mounted at %s; mount cgroup2 there", Root)}
+		return nil, refusal.New(ErrUnavailable, fmt.Sprintf("no cgroup hierarchy is mounted at %s; mount cgroup2 there", Root))
 	}
 }
 
@@ -60,14 +62,14 @@ func (g *Group) Make() error {
 		return fmt.Errorf("cgroup %s: %w", g.path, err)
 	}
 	if n > 0 {
-		return &Error{ErrInUse, fmt.Sprintf("the cgroup %s has processes already; give the container another cgroupsPath", g.path)}
+		return refusal.New(ErrInUse, fmt.Sprintf("the cgroup %s has processes already; give the container another cgroupsPath", g.path))
 	}
 	err = g.h.create()
 	if errors.Is(err, errHandedOn) {
-		return &Error{ErrInUse, fmt.Sprintf("the cgroup %s is for the cgroups in it and takes no process; give the container another cgroupsPath", g.path)}
+		return refusal.New(ErrInUse, fmt.Sprintf("the cgroup %s is for the cgroups in it and takes no process; give the container another cgroupsPath", g.path))
 	}
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
-		return &Error{ErrUnavailable, fmt.Sprintf("the cgroup %s cannot be made (%v)", g.path, err)}
+		return refusal.New(ErrUnavailable, fmt.Sprintf("the cgroup %s cannot be made (%v)", g.path, err))
 	}
 	if err != nil {
 		return fmt.Errorf("make cgroup %s: %w", g.path, err)

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Join moves a process to a cgroup that exists, a path below the root of each
@@ -19,11 +21,11 @@ import (
 func Join(where string, pid int) error {
 	p := path.Clean("/" + where)
 	if strings.ContainsAny(p, "\x00\n") || len(p) > maxPath {
-		return &Error{ErrInvalid, fmt.Sprintf("the cgroup %.64q cannot be: a path has at most %d bytes, and no new line", where, maxPath)}
+		return refusal.New(ErrInvalid, fmt.Sprintf("the cgroup %.64q cannot be: a path has at most %d bytes, and no new line", where, maxPath))
 	}
 	err := join(p, pid)
 	if errors.Is(err, cgroup1.ErrCgroupDeleted) || errors.Is(err, os.ErrNotExist) {
-		return &Error{ErrUnavailable, fmt.Sprintf("the cgroup %s does not exist; make it first", p)}
+		return refusal.New(ErrUnavailable, fmt.Sprintf("the cgroup %s does not exist; make it first", p))
 	}
 	if err != nil {
 		return fmt.Errorf("move process %d to cgroup %s: %w", pid, p, err)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // ErrInvalid is the identity of the errors for paths that cannot be a
@@ -20,20 +22,8 @@ var ErrInUse = errors.New("cgroup is in use")
 // made.
 var ErrUnavailable = errors.New("no cgroups")
 
-// Error is a refusal in words for the user, with one of this package's
-// identities.
-type Error struct {
-	kind error
-	text string
-}
-
-func (e *Error) Error() string { return e.text }
-
-// Unwrap gives the identity.
-func (e *Error) Unwrap() error { return e.kind }
-
 func invalid(cgroupsPath, why string) error {
-	return &Error{ErrInvalid, fmt.Sprintf("config.json: linux.cgroupsPath %q %s", cgroupsPath, why)}
+	return refusal.New(ErrInvalid, fmt.Sprintf("config.json: linux.cgroupsPath %q %s", cgroupsPath, why))
 }
 
 // maxPath bounds a path, in bytes: a little less than PATH_MAX, since the mount
@@ -73,7 +63,7 @@ func Path(cgroupsPath, namespace, id string) (string, error) {
 		return "", invalid(cgroupsPath, "holds a NUL or a new line")
 	case len(clean) > maxPath:
 		return "", invalid(cgroupsPath[:64]+"…", "is too long")
-	case strings.HasPrefix(clean, "/sys/fs/cgroup"):
+	case strings.HasPrefix(clean, Root):
 		return "", invalid(cgroupsPath, "must not begin with the hierarchy's mount point")
 	}
 	return clean, nil

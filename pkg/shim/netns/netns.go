@@ -10,6 +10,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Identities of this package's errors.
@@ -22,18 +24,6 @@ var (
 
 // Of is the path of the network namespace that a process is in.
 func Of(pid int) string { return fmt.Sprintf("/proc/%d/ns/net", pid) }
-
-// Error is a failure in words for the user, with one of this package's
-// identities.
-type Error struct {
-	kind error
-	text string
-}
-
-func (e *Error) Error() string { return e.text }
-
-// Unwrap gives the identity.
-func (e *Error) Unwrap() error { return e.kind }
 
 // Do calls f on a thread that is in the network namespace path; processes that
 // f starts are in it, too, but not the goroutines. Nothing else of this process
@@ -78,7 +68,7 @@ func onThread(f func()) {
 func open(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, &Error{ErrNotFound, fmt.Sprintf("network namespace %s does not exist; make it first", path)}
+		return nil, refusal.New(ErrNotFound, fmt.Sprintf("network namespace %s does not exist; make it first", path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("network namespace %s: %w", path, err)
@@ -88,7 +78,7 @@ func open(path string) (*os.File, error) {
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return nil, fmt.Errorf("network namespace %s: %w", path, err)
 	}
-	invalid := &Error{ErrInvalid, fmt.Sprintf("%s is not a network namespace", path)}
+	invalid := refusal.New(ErrInvalid, fmt.Sprintf("%s is not a network namespace", path))
 	if fs.Type != unix.NSFS_MAGIC {
 		return nil, invalid
 	}

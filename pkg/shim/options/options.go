@@ -17,6 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // ErrInvalid is the identity of the errors for options that cannot be read.
@@ -88,16 +90,8 @@ func Decode(a *anypb.Any) (Options, error) {
 }
 
 func invalid(format string, args ...any) error {
-	return &refusal{"runtime options: " + fmt.Sprintf(format, args...)}
+	return refusal.New(ErrInvalid, "runtime options: "+fmt.Sprintf(format, args...))
 }
-
-// refusal is ErrInvalid in words for the user.
-type refusal struct{ text string }
-
-func (r *refusal) Error() string { return r.text }
-
-// Unwrap gives the identity.
-func (r *refusal) Unwrap() error { return ErrInvalid }
 
 // fromRunc heeds ShimCgroup. The others concern a runc binary, its state and CRIU,
 // and the pipes between it and a process, which here are in the guest.

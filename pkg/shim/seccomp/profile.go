@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Identities of this package's errors.
@@ -17,25 +19,13 @@ var (
 	ErrUnsupported = errors.New("seccomp profile not supported")
 )
 
-// Error is a refusal in words for the user, with one of this package's
-// identities.
-type Error struct {
-	kind error
-	text string
-}
-
-func (e *Error) Error() string { return e.text }
-
-// Unwrap gives the identity.
-func (e *Error) Unwrap() error { return e.kind }
-
 func invalid(format string, args ...any) error {
-	return &Error{ErrInvalid, "seccomp profile: " + fmt.Sprintf(format, args...)}
+	return refusal.New(ErrInvalid, "seccomp profile: "+fmt.Sprintf(format, args...))
 }
 
 // unsupported: what is an object with its name.
 func unsupported(format string, args ...any) error {
-	return &Error{ErrUnsupported, "seccomp profile: " + fmt.Sprintf(format, args...) + " is not supported by X-Containers"}
+	return refusal.New(ErrUnsupported, "seccomp profile: "+fmt.Sprintf(format, args...)+" is not supported by X-Containers")
 }
 
 // maxErrno is the largest error number that the kernel lets a filter return.

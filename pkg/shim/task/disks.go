@@ -14,6 +14,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 	"github.com/xcontainer/xcontainer/pkg/noxs"
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // Disk is a block image or block device that a domain sees as a disk. File stays
@@ -78,7 +79,7 @@ func openDisk(path string, readOnly bool) (*os.File, error) {
 	}
 	block := st.Mode&unix.S_IFMT == unix.S_IFBLK
 	if !block && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, &refusal{ErrHostPath, fmt.Sprintf("block image %s is neither a regular file nor a block device", path)}
+		return nil, refusal.New(ErrHostPath, fmt.Sprintf("block image %s is neither a regular file nor a block device", path))
 	}
 	flags := unix.O_RDWR
 	if readOnly {
@@ -121,7 +122,7 @@ func claim(f *os.File, readOnly, block bool) error {
 		return fmt.Errorf("find the size of block image %s: %w", f.Name(), err)
 	}
 	if size < noxs.SectorSize {
-		return &refusal{ErrHostPath, fmt.Sprintf("block image %s is empty", f.Name())}
+		return refusal.New(ErrHostPath, fmt.Sprintf("block image %s is empty", f.Name()))
 	}
 	return nil
 }
@@ -143,5 +144,5 @@ func flock(f *os.File, how int) error {
 }
 
 func inUse(path string) error {
-	return &refusal{ErrHostPath, fmt.Sprintf("block image %s is in use: it can be written by one container at a time, and not while it is mounted", path)}
+	return refusal.New(ErrHostPath, fmt.Sprintf("block image %s is in use: it can be written by one container at a time, and not while it is mounted", path))
 }

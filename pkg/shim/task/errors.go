@@ -15,6 +15,7 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
 	"github.com/xcontainer/xcontainer/pkg/shim/hostcgroup"
 	"github.com/xcontainer/xcontainer/pkg/shim/netns"
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // maxErrorText bounds the words of an error, in bytes: the agent may send much.
@@ -45,19 +46,8 @@ func toRPC(err error) error {
 			break
 		}
 	}
-	return errgrpc.ToGRPC(&refusal{kind, line(err)})
+	return errgrpc.ToGRPC(refusal.New(kind, line(err)))
 }
-
-// refusal is an error in words for the user with an identity for the code.
-type refusal struct {
-	kind error
-	text string
-}
-
-func (r *refusal) Error() string { return r.text }
-
-// Unwrap gives the identity.
-func (r *refusal) Unwrap() error { return r.kind }
 
 // fromAgent is an error of the agent in its own words, which are the guest's and
 // so may be anything.
@@ -67,7 +57,7 @@ func fromAgent(err error) error {
 	}
 	err = errgrpc.ToNative(err)
 	kind := errdefs.Resolve(err)
-	return &refusal{kind, strings.TrimSuffix(line(err), ": "+kind.Error())}
+	return refusal.New(kind, strings.TrimSuffix(line(err), ": "+kind.Error()))
 }
 
 // line is the text of an error on one line that no terminal takes for commands.

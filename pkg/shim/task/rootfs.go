@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
+	"github.com/xcontainer/xcontainer/pkg/shim/refusal"
 )
 
 // ErrHostPath is the identity of the error for a host path that a container
@@ -160,7 +161,7 @@ func unmountRootfs(dir string) error {
 func openPath(what, path string, dirOnly bool) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, &refusal{ErrHostPath, fmt.Sprintf("%s %s does not exist; make it, or create the container again", what, path)}
+		return nil, refusal.New(ErrHostPath, fmt.Sprintf("%s %s does not exist; make it, or create the container again", what, path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s %s: %w", what, path, err)
@@ -180,7 +181,7 @@ func openPath(what, path string, dirOnly bool) (*os.File, error) {
 		if dirOnly {
 			want = "a directory"
 		}
-		return nil, &refusal{ErrHostPath, fmt.Sprintf("%s %s is %s, which X-Containers cannot share; give %s", what, path, kind(fi.Mode()), want)}
+		return nil, refusal.New(ErrHostPath, fmt.Sprintf("%s %s is %s, which X-Containers cannot share; give %s", what, path, kind(fi.Mode()), want))
 	}
 }
 
