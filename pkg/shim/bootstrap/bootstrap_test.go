@@ -88,6 +88,11 @@ func params23(t *testing.T, id, ns string) []byte {
 	return b
 }
 
+// decode is both halves of what `start` makes of its input.
+func decode(input []byte, f Flags, getenv func(string) string) params {
+	return paramsOf(parse(input, f), f, getenv)
+}
+
 func TestDecode(t *testing.T) {
 	f := Flags{ID: "c", Namespace: "ns", Address: "/old.sock"}
 	env := func(k string) string {

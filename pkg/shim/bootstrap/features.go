@@ -5,6 +5,8 @@ package bootstrap
 import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
+
+	"github.com/xcontainer/xcontainer/pkg/shim/hooks"
 )
 
 // mountOptions are those that a mount of a container may have. A read-only bind
@@ -18,6 +20,9 @@ var mountOptions = []string{
 	"rsuid", "rsymfollow", "runbindable", "rw", "slave", "strictatime", "suid", "symfollow", "sync", "unbindable",
 }
 
+// seccompFlags are known and supported alike.
+var seccompFlags = []string{"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"}
+
 // offered says what of the OCI specification holds here (features.md of the
 // specification): no user namespaces, no id-mapped mounts, no security modules.
 func offered() *features.Features {
@@ -25,7 +30,7 @@ func offered() *features.Features {
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
-		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
+		Hooks:         []string{hooks.Prestart, hooks.CreateRuntime, hooks.CreateContainer, hooks.StartContainer, hooks.Poststart, hooks.Poststop},
 		MountOptions:  mountOptions,
 		Linux: &features.Linux{
 			Namespaces: []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
@@ -40,13 +45,9 @@ func offered() *features.Features {
 					string(specs.OpEqualTo), string(specs.OpGreaterEqual), string(specs.OpGreaterThan), string(specs.OpLessEqual),
 					string(specs.OpLessThan), string(specs.OpMaskedEqual), string(specs.OpNotEqual),
 				},
-				Archs: []string{string(specs.ArchX86), string(specs.ArchX86_64), string(specs.ArchX32)},
-				KnownFlags: []string{
-					"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
-				},
-				SupportedFlags: []string{
-					"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
-				},
+				Archs:          []string{string(specs.ArchX86), string(specs.ArchX86_64), string(specs.ArchX32)},
+				KnownFlags:     seccompFlags,
+				SupportedFlags: seccompFlags,
 			},
 			Apparmor:        &features.Apparmor{Enabled: &off},
 			Selinux:         &features.Selinux{Enabled: &off},

@@ -34,11 +34,20 @@ type params struct {
 	bootstrap bool
 }
 
-// decode tells the two handshakes apart. Options of an earlier daemon may happen
-// to parse as BootstrapParams, so the message must name this container.
-func decode(input []byte, f Flags, getenv func(string) string) params {
-	var m bootapi.BootstrapParams
-	if len(input) > 0 && proto.Unmarshal(input, &m) == nil && m.InstanceID == f.ID && m.Namespace == f.Namespace {
+// parse tells the two handshakes apart: it returns nil for that of an earlier
+// daemon, whose options may happen to parse as BootstrapParams, so the message
+// must name this container.
+func parse(input []byte, f Flags) *bootapi.BootstrapParams {
+	m := &bootapi.BootstrapParams{}
+	if len(input) == 0 || proto.Unmarshal(input, m) != nil || m.InstanceID != f.ID || m.Namespace != f.Namespace {
+		return nil
+	}
+	return m
+}
+
+// paramsOf takes them from m, which parse gave.
+func paramsOf(m *bootapi.BootstrapParams, f Flags, getenv func(string) string) params {
+	if m != nil {
 		return params{
 			ttrpcAddress: m.ContainerdTtrpcAddress,
 			grpcAddress:  m.ContainerdGrpcAddress,
@@ -86,18 +95,14 @@ func level(l bootapi.LogLevel) string {
 }
 
 // runtimeOptions are those that a daemon sends with `start`: one of the
-// extensions, of which there may be any, or the whole input.
-func runtimeOptions(input []byte, bootstrap bool) (options.Options, error) {
-	if !bootstrap {
+// extensions of m, of which there may be any, or without m the whole input.
+func runtimeOptions(m *bootapi.BootstrapParams, input []byte) (options.Options, error) {
+	if m == nil {
 		var a anypb.Any
 		if proto.Unmarshal(input, &a) != nil {
 			return options.Options{}, nil
 		}
 		return options.Decode(&a)
-	}
-	var m bootapi.BootstrapParams
-	if err := proto.Unmarshal(input, &m); err != nil {
-		return options.Options{}, err
 	}
 	for _, e := range m.Extensions {
 		if options.Known(e.GetValue()) {

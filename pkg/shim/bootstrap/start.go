@@ -34,8 +34,9 @@ func Start(f Flags, stdin io.Reader, stdout io.Writer) error {
 	if len(input) > maxInput {
 		return fmt.Errorf("start shim: parameters are larger than %d MB", maxInput>>20)
 	}
-	p := decode(input, f, os.Getenv)
-	o, err := runtimeOptions(input, p.bootstrap)
+	m := parse(input, f)
+	p := paramsOf(m, f, os.Getenv)
+	o, err := runtimeOptions(m, input)
 	if err != nil {
 		return fmt.Errorf("start shim: %w", err)
 	}
