@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/xcontainer/xcontainer/pkg/libos"
+	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
 	"github.com/xcontainer/xcontainer/pkg/xen"
 )
 
@@ -22,7 +22,7 @@ const defaultAddress = "/run/containerd/containerd.sock"
 
 const (
 	// oneDomain is what a container without a memory limit takes.
-	oneDomain = 256 << 20
+	oneDomain = bundle.DefaultMemoryBytes
 	// fewDomains is less than people want who try more than one.
 	fewDomains = 4 * oneDomain
 	// lowDom0 is available memory of dom0 with which shims are at risk: one
@@ -125,7 +125,7 @@ func checkMemory(c xen.Capacity) item {
 	const remedy = "; give dom0 less with dom0_mem=SIZE,max:SIZE on Xen's command line, or end domains"
 	switch {
 	case c.Free < oneDomain:
-		return item{"memory", levelFail, text + ", and a container without a limit takes 256 MiB" + remedy}
+		return item{"memory", levelFail, fmt.Sprintf("%s, and a container without a limit takes %d MiB%s", text, oneDomain>>20, remedy)}
 	case c.Free < fewDomains:
 		return item{"memory", levelWarn, text + ", which is few containers" + remedy}
 	}
@@ -231,7 +231,7 @@ func (c *command) checkOverlay(context.Context) item {
 }
 
 func (c *command) checkDom0Memory(context.Context) item {
-	free, err := memAvailable(filepath.Join(c.files, "proc/meminfo"))
+	free, err := readKB(filepath.Join(c.files, "proc/meminfo"), "MemAvailable")
 	if err != nil {
 		return item{"dom0", levelWarn, err.Error()}
 	}
@@ -240,24 +240,4 @@ func (c *command) checkDom0Memory(context.Context) item {
 		return item{"dom0", levelWarn, text + ", and each container's shim takes about 20 MB; give dom0 more with dom0_mem="}
 	}
 	return item{"dom0", levelOK, text}
-}
-
-func memAvailable(path string) (uint64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		rest, ok := strings.CutPrefix(s.Text(), "MemAvailable:")
-		if !ok {
-			continue
-		}
-		kb, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 54)
-		if err != nil {
-			return 0, fmt.Errorf("%s: bad line %q", path, s.Text())
-		}
-		return kb << 10, nil
-	}
-	return 0, fmt.Errorf("%s: no MemAvailable", path)
 }

@@ -172,7 +172,7 @@ func TestRealFeatures(t *testing.T) {
 	if feature("x") == nil {
 		t.Error("an unknown feature is there")
 	}
-	if n, err := memAvailable("/proc/meminfo"); err != nil || n == 0 {
+	if n, err := readKB("/proc/meminfo", "MemAvailable"); err != nil || n == 0 {
 		t.Errorf("memory: %d, %v", n, err)
 	}
 	if out, err := output(t.Context(), "echo", "x"); err != nil || out != "x\n" {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/xcontainer/xcontainer/pkg/shim/bootstrap"
 	"github.com/xcontainer/xcontainer/pkg/xen"
 )
 
@@ -191,7 +192,7 @@ func (c *command) define(flags *flag.FlagSet, o option) {
 	case optShare:
 		flags.StringVar(&c.share, "share", defaultShare(), "`folder` of the guest's kernel and initramfs")
 	case optSockets:
-		flags.StringVar(&c.sockets, "sockets", defaultSockets, "`folder` of the shims' sockets")
+		flags.StringVar(&c.sockets, "sockets", bootstrap.DefaultSocketDir, "`folder` of the shims' sockets")
 	case optAddress:
 		flags.StringVar(&c.address, "address", defaultAddress, "containerd's `socket`")
 	case optNamespace:

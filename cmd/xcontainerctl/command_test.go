@@ -326,7 +326,7 @@ func TestParsePSS(t *testing.T) {
 		{"Pss: 99999999999999999 kB\n", 0, false},
 		{"", 0, false},
 	} {
-		got, err := parsePSS(strings.NewReader(c.text))
+		got, err := parseKB(strings.NewReader(c.text), "Pss")
 		if got != c.want || (err == nil) != c.ok {
 			t.Errorf("%q: %d, %v", c.text, got, err)
 		}

@@ -196,21 +196,26 @@ func (g realGuest) Close(ctx context.Context) error {
 // readPSS reads a process's proportional set size: its own pages plus its share
 // of those that it has in common with others.
 func readPSS(pid int) (uint64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	return readKB(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss")
+}
+
+// readKB reads a size in bytes from a file with lines like "key: 12 kB".
+func readKB(path, key string) (uint64, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	n, err := parsePSS(f)
+	n, err := parseKB(f, key)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", f.Name(), err)
+		return 0, fmt.Errorf("%s: %w", path, err)
 	}
 	return n, nil
 }
 
-func parsePSS(r io.Reader) (uint64, error) {
+func parseKB(r io.Reader, key string) (uint64, error) {
 	for s := bufio.NewScanner(r); s.Scan(); {
-		rest, ok := strings.CutPrefix(s.Text(), "Pss:")
+		rest, ok := strings.CutPrefix(s.Text(), key+":")
 		if !ok {
 			continue
 		}
@@ -220,5 +225,5 @@ func parsePSS(r io.Reader) (uint64, error) {
 		}
 		return kb << 10, nil
 	}
-	return 0, errors.New("no Pss line")
+	return 0, fmt.Errorf("no %s", key)
 }

@@ -16,8 +16,6 @@ import (
 )
 
 const (
-	// defaultSockets is where shims listen unless containerd says otherwise.
-	defaultSockets = "/run/containerd/s"
 	// sweepSettle is a little more than containerd gives `delete`.
 	sweepSettle = 6 * time.Second
 	// sweepTimeout bounds a removal: a shim and a domain have half a minute.

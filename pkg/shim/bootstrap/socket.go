@@ -16,10 +16,12 @@ import (
 )
 
 const (
-	scheme           = "unix://"
-	defaultSocketDir = "/run/containerd/s"
-	maxSocketPath    = 106 // bytes, of sockaddr_un less what other tools add
+	scheme        = "unix://"
+	maxSocketPath = 106 // bytes, of sockaddr_un less what other tools add
 )
+
+// DefaultSocketDir is where shims listen unless containerd says otherwise.
+const DefaultSocketDir = "/run/containerd/s"
 
 // SocketPrefix begins the name of every socket of ours: the folder is shared with
 // other runtimes' shims, whose dead sockets are not ours to remove.
@@ -28,7 +30,7 @@ const SocketPrefix = "xc-"
 // socketPath is the same for the same container of the same daemon.
 func socketPath(dir, grpcAddress, namespace, id string) (string, error) {
 	if dir == "" {
-		dir = defaultSocketDir
+		dir = DefaultSocketDir
 	}
 	sum := sha256.Sum256([]byte(filepath.Join(grpcAddress, namespace, id)))
 	p := filepath.Join(dir, fmt.Sprintf("%s%x", SocketPrefix, sum))
