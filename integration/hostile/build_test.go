@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/kernelbuild"
 )
 
@@ -37,10 +38,8 @@ func buildKernel(ctx context.Context, dir, mode, canary string, seed uint64) err
 // buildAgent returns the hostile agent without a mode.
 func buildAgent(ctx context.Context, t *testing.T) ([]byte, error) {
 	path := filepath.Join(t.TempDir(), "agent")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the hostile agent: %w\n%s", err, out)
+	if err := labrun.Build(ctx, "", path, "./agent"); err != nil {
+		return nil, err
 	}
 	return os.ReadFile(path)
 }

@@ -7,13 +7,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -51,9 +51,10 @@ const (
 	maxRSS         = 96 << 10 // KiB, of a shim or a back-end
 	maxDescriptors = 600      // of a shim or a back-end
 	endLimit       = 90       // seconds for each step of the end
+	createLimit    = 100      // seconds until ctr run gives up a guest that does not start
 )
 
-// env is how long each attack goes on, in seconds.
+// envSeconds names how long each attack goes on, in seconds.
 const envSeconds = "HOSTILE_SECONDS"
 
 func TestHostile(t *testing.T) {
@@ -159,10 +160,8 @@ ctr -a /run/hostile/sock images import /var/tmp/hostile/image.tar >/dev/null`)
 func (h *host) program(name string) {
 	h.Helper()
 	path := filepath.Join(h.TempDir(), name)
-	cmd := exec.CommandContext(h.ctx, "go", "build", "-trimpath", "-o", path, "./"+name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		h.Fatalf("build %s: %v\n%s", name, err, out)
+	if err := labrun.Build(h.ctx, "", path, "./"+name); err != nil {
+		h.Fatal(err)
 	}
 	if err := h.lab.CopyTo(h.ctx, path, "/var/tmp/"); err != nil {
 		h.Fatal(err)
@@ -181,10 +180,10 @@ const consoleFile = "/run/hostile/state/io.containerd.runtime.v2.task/default/ho
 
 func (h *host) run(a attack, i int) {
 	h.must(fmt.Sprintf("rm -f /run/hostile/console /run/hostile/ran; ln -sfn /var/tmp/hostile/share.d/%d /run/hostile/share", i))
-	h.must(`cd /run/hostile; (timeout 100 ctr -a /run/hostile/sock run -d --annotation io.xcontainer.vcpus=1 --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
-	sleep 1000 >out 2>&1 </dev/null; echo $? >ran) >/dev/null 2>&1 </dev/null &`)
+	h.must(fmt.Sprintf(`cd /run/hostile; (timeout %d ctr -a /run/hostile/sock run -d --annotation io.xcontainer.vcpus=1 --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
+	sleep 1000 >out 2>&1 </dev/null; echo $? >ran) >/dev/null 2>&1 </dev/null &`, createLimit))
 	var rss, fds int
-	out := h.must(fmt.Sprintf("/var/tmp/watch %d %s /run/hostile/console", h.seconds, consoleFile))
+	out := h.must(fmt.Sprintf("/var/tmp/watch %d %d %s /run/hostile/console", createLimit, h.seconds, consoleFile))
 	if _, err := fmt.Sscan(out, &rss, &fds); err != nil {
 		h.Fatalf("watch: %v in %q", err, out)
 	}

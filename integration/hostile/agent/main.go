@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -23,7 +24,7 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 )
 
-// ModeMark stands between the program and the name of the mode.
+// modeMark stands between the program and the name of the mode.
 const modeMark = "\x00hostile-mode="
 
 func main() {
@@ -197,5 +198,5 @@ func serve(calls, streams net.Listener, a *agent) error {
 	}
 	agentapi.RegisterAgentService(srv, a)
 	go func() { _ = each(streams, a.stream) }()
-	return srv.Serve(a.context(), calls)
+	return srv.Serve(context.Background(), calls)
 }

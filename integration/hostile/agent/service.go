@@ -30,8 +30,6 @@ type agent struct {
 
 var _ agentapi.AgentService = (*agent)(nil)
 
-func (a *agent) context() context.Context { return context.Background() }
-
 // answer counts a call, and stays silent if that is the mode.
 func (a *agent) answer(ctx context.Context) {
 	a.calls.Add(1)

@@ -19,7 +19,7 @@ enum {
 static struct device fs, vs;
 static u64 unique = 1;
 static u8 body[PAGE], answer[8 * PAGE];
-static u64 requests, answered, oddities;
+static u64 requests;
 
 static void look_for_canary(u64 n)
 {
@@ -72,7 +72,6 @@ static long fuse(u32 op, u64 node, u64 n, u32 header_len)
 		}
 		relax();
 	}
-	answered++;
 	if (len > sizeof(answer))
 		len = sizeof(answer);
 	copy(answer, pool + in, len);
@@ -129,10 +128,8 @@ static void walk_out(u64 root)
 		node = lookup(root, names[i]);
 		if (!node)
 			continue;
-		if (names[i][0] == '.' || names[i][0] == '/' || !names[i][0]) {
-			oddities++;
+		if (names[i][0] == '.' || names[i][0] == '/' || !names[i][0])
 			say("LEAK: found a name that is no component");
-		}
 		read_node(node);
 	}
 	at = name("evil", 0);

@@ -39,7 +39,7 @@ volatile u32 *word(u64 off);
 
 /* virtio.c */
 struct queue {
-	u32 num, dev;
+	u32 num;
 	u64 desc, avail, used;	/* offsets in the pool */
 	u16 next, seen;
 };

@@ -42,7 +42,6 @@ int device_up(struct device *d, u32 index)
 		u64 b = e + 64 + 32 * i;
 
 		q->num = *word(b);
-		q->dev = index;
 		q->desc = d->out + i * PAGE;
 		q->avail = q->desc + 16 * q->num;
 		q->used = (q->avail + 6 + 2 * q->num + 7) & ~7UL;

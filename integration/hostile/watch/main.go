@@ -3,12 +3,14 @@
 // Watch samples what all processes of the shim's program hold, for some seconds
 // from the moment on when a file has something in it, and prints the largest
 // resident set in KiB and the largest number of descriptors. Meanwhile it keeps
-// a copy of the file, which will go.
+// a copy of the file, which will go. It waits PATIENCE seconds for the file: an
+// emulated machine that is busy may take most of a minute to boot a guest.
 //
-//	watch SECONDS FILE COPY
+//	watch PATIENCE SECONDS FILE COPY
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,32 +19,31 @@ import (
 	"time"
 )
 
-// patience bounds the wait for the file.
-const patience = 20 * time.Second
-
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: watch SECONDS FILE COPY")
+	if len(os.Args) != 5 {
+		fmt.Fprintln(os.Stderr, "usage: watch PATIENCE SECONDS FILE COPY")
 		os.Exit(2)
 	}
-	seconds, err := strconv.Atoi(os.Args[1])
-	if err != nil {
+	patience, err1 := strconv.Atoi(os.Args[1])
+	seconds, err2 := strconv.Atoi(os.Args[2])
+	if err := errors.Join(err1, err2); err != nil {
 		fmt.Fprintln(os.Stderr, "watch:", err)
 		os.Exit(2)
 	}
+	file, keep := os.Args[3], os.Args[4]
 	rss, fds := 0, 0
-	end := time.Now().Add(patience)
+	end := time.Now().Add(time.Duration(patience) * time.Second)
 	for began := false; time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		r, f := sample()
 		rss, fds = max(rss, r), max(fds, f)
-		b, err := os.ReadFile(os.Args[2])
+		b, err := os.ReadFile(file)
 		if err != nil || len(b) == 0 {
 			continue
 		}
 		if !began {
 			began, end = true, time.Now().Add(time.Duration(seconds)*time.Second)
 		}
-		_ = os.WriteFile(os.Args[3], b, 0o600)
+		_ = os.WriteFile(keep, b, 0o600)
 	}
 	fmt.Println(rss, fds)
 }
