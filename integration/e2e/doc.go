@@ -22,5 +22,5 @@
 // Tests whose name begins with TestSmoke are the shortest useful set.
 //
 // The package does not test single packages, and measures no times: see
-// integration/bench.
+// integration/cmd/bench.
 package e2e

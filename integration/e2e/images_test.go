@@ -5,12 +5,12 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 )
 
 // Images that the tests make themselves.
@@ -42,7 +44,7 @@ const (
 )
 
 // prepare puts the tests' programs and images on the machine under test.
-func prepare() error {
+func prepare(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		return err
@@ -50,14 +52,15 @@ func prepare() error {
 	defer os.RemoveAll(dir)
 	for program, path := range map[string]string{"./ptyrun": ptyrun, "./domkill": domkill, "./taskupdate": taskupdate, "./taskio": taskio, "./diskrun": diskrun} {
 		bin := filepath.Join(dir, "program")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, program)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("e2e: build %s: %w: %s", program, err, out)
+		if err := labrun.Build(ctx, "", bin, program); err != nil {
+			return fmt.Errorf("e2e: %w", err)
 		}
 		if err := put(bin, path); err != nil {
 			return err
 		}
+	}
+	if err := write(strings.NewReader(loggerScript), logger); err != nil {
+		return err
 	}
 	if err := importDerived(); err != nil {
 		return err
@@ -72,7 +75,12 @@ func put(file, path string) error {
 		return err
 	}
 	defer f.Close()
-	return must(f, "sh", "-c", `mkdir -p "${1%/*}" && cat >"$1" && chmod 755 "$1"`, "sh", path)
+	return write(f, path)
+}
+
+// write makes a program of text at path on the machine under test.
+func write(text io.Reader, path string) error {
+	return must(text, "sh", "-c", `mkdir -p "${1%/*}" && cat >"$1" && chmod 755 "$1"`, "sh", path)
 }
 
 // must runs a command on the machine under test that has to succeed.

@@ -41,7 +41,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer close()
-	if err := prepare(); err != nil {
+	if err := prepare(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

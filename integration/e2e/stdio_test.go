@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/md5"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -44,12 +43,9 @@ var megabyteSum = sync.OnceValue(func() string {
 	return fmt.Sprintf("%x  -\n", md5.Sum(b.Bytes()[:1000000]))
 })
 
-// logFolder is a new folder on the host, and the logger beside it.
+// logFolder is a new folder on the host.
 func (s *story) logFolder() (dir string) {
 	s.Helper()
-	if err := must(strings.NewReader(loggerScript), "sh", "-c", `cat >"$1.new" && chmod 755 "$1.new" && mv "$1.new" "$1"`, "sh", logger); err != nil {
-		s.Fatal(err)
-	}
 	dir = fmt.Sprintf("%s/log-%s", programs, s.id())
 	if err := must(nil, "mkdir", dir); err != nil {
 		s.Fatal(err)

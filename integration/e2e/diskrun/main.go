@@ -12,6 +12,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,7 +58,7 @@ func run(args []string) (code int, err error) {
 	if len(args) < 2 {
 		return 0, errors.New("no command")
 	}
-	client, err := containerd.New("/run/containerd/containerd.sock")
+	client, err := containerd.New(cmp.Or(os.Getenv("CONTAINERD_ADDRESS"), "/run/containerd/containerd.sock"))
 	if err != nil {
 		return 0, err
 	}
