@@ -2,10 +2,13 @@
 # Everything is built below build/ and bin/; downloads and what takes long are
 # kept in the user's cache folder, by content.
 SHELL   := /bin/bash
+# What is piped into TALLY has failed when it fails or is killed, whatever was counted.
+.SHELLFLAGS := -o pipefail -c
 PAYLOAD := build/payload
 GO      ?= go
 export CGO_ENABLED := 0
 GOBUILD := $(GO) build -trimpath -ldflags '-s -w'
+TALLY   := $(GO) -C integration run ./cmd/tally
 
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
@@ -24,7 +27,7 @@ test: deps unit e2e client-tests-short hostile-short ## all tests: unit, then ev
 
 e2e: deps lab payload ## the toolstack and containers on real Xen in the lab
 	@integration/step.sh 'lab and end-to-end tests (real Xen 4.17 in QEMU)' \
-		bash -c '$(GO) -C integration test -json -p 1 -count=1 -timeout 60m ./conformance/... ./e2e/... | $(GO) -C integration run ./cmd/tally'
+		bash -o pipefail -c '$(GO) -C integration test -json -p 1 -count=1 -timeout 60m ./conformance/... ./e2e/... | $(TALLY)'
 
 unit: vet ## the tests that need no lab: seconds to a few minutes
 	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
@@ -62,12 +65,12 @@ fuzz-short: deps ## the same for seconds
 
 HOSTILE_SECONDS ?= 30
 hostile: deps lab payload ## guests that mean harm, each for HOSTILE_SECONDS, 30 if not set
-	@HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(GO) -C integration test -json -count=1 -timeout 100m ./hostile/ | $(GO) -C integration run ./cmd/tally
+	@HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(GO) -C integration test -json -count=1 -timeout 100m ./hostile/ | $(TALLY)
 
 # Without those that fill both CPUs for minutes under emulation, or wait for time-outs.
 HOSTILE_QUICK := TestBackEnd|TestHostile/(device|rings|FUSE|vsock|resets|console|hello|random|frames)
 hostile-short: deps lab payload ## most of them, for seconds
-	@HOSTILE_SECONDS=4 $(GO) -C integration test -json -count=1 -timeout 60m -run '$(HOSTILE_QUICK)' ./hostile/ | $(GO) -C integration run ./cmd/tally
+	@HOSTILE_SECONDS=4 $(GO) -C integration test -json -count=1 -timeout 60m -run '$(HOSTILE_QUICK)' ./hostile/ | $(TALLY)
 
 soak: deps payload ## 1,000 execs in one container, then 300 containers, and what grows: 30 to 60 minutes under emulation
 	@$(GO) -C integration run ./cmd/soak
