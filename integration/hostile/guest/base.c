@@ -9,8 +9,9 @@
 #define HC_EVTCHN 32
 #define HC_SCHED 29
 
-volatile u8 *page, *pool;
-u32 pool_pages;
+volatile u8 *pool;
+static volatile u8 *page;
+static u32 pool_pages;
 static volatile u8 *ring;	/* the console's */
 static u32 console_port;
 static u64 state = SEED * 0x9e3779b97f4a7c15UL + 1;
@@ -123,7 +124,7 @@ void say_number(const char *what, u64 n)
 	put(b + i, sizeof(b) - i);
 }
 
-void console_garbage(void)
+static void console_garbage(void)
 {
 	fill(ring + OUT, OUT_SIZE);
 	*(volatile u32 *)(ring + OUT_PROD) = (u32)nasty();
@@ -134,7 +135,7 @@ void console_garbage(void)
 	kick(console_port);
 }
 
-static __attribute__((noreturn, used)) void attack_page(void)
+static __attribute__((noreturn)) void attack_page(void)
 {
 	for (;;) {
 		for (int i = 0; i < 16; i++) {
@@ -160,7 +161,7 @@ static __attribute__((noreturn, used)) void attack_page(void)
 	}
 }
 
-static __attribute__((noreturn, used)) void attack_rings(void)
+static __attribute__((noreturn)) void attack_rings(void)
 {
 	struct device d;
 
@@ -189,7 +190,7 @@ static __attribute__((noreturn, used)) void attack_rings(void)
 	}
 }
 
-static __attribute__((noreturn, used)) void attack_reset(void)
+static __attribute__((noreturn)) void attack_reset(void)
 {
 	struct device d[2];
 

@@ -10,27 +10,21 @@ typedef unsigned long u64;
 
 #define PAGE 4096UL
 
-/* The kind of attack and the start of the random numbers, set by the build. */
-#ifndef MODE
-#define MODE 0
-#endif
-#ifndef SEED
-#define SEED 1
-#endif
-
+/*
+ * The build sets MODE, the kind of attack, SEED, where the random numbers start,
+ * and CANARY, the text that no guest may read.
+ */
 enum { MODE_PAGE, MODE_RINGS, MODE_FUSE, MODE_VSOCK, MODE_RESET, MODE_CONSOLE };
 
 extern long hypercall(long nr, long a, long b, long c);
 
 /* base.c */
-extern volatile u8 *page, *pool;
-extern u32 pool_pages;
+extern volatile u8 *pool;
 u64 rnd(void);
 u64 nasty(void);
 void relax(void);
 void say(const char *text);
 void say_number(const char *what, u64 n);
-void console_garbage(void);
 void kick(u32 port);
 void fill(volatile u8 *p, u64 n);
 void copy(volatile void *to, const volatile void *from, u64 n);
@@ -51,8 +45,6 @@ struct device {
 	struct queue q[4];
 };
 int device_up(struct device *d, u32 index);
-void device_reset(struct device *d);
-void request(u32 index);
 void set_desc(struct queue *q, u32 i, u64 addr, u32 len, u16 flags, u16 next);
 void offer(struct queue *q, u16 head);
 int done(struct queue *q, u32 *head, u32 *len);

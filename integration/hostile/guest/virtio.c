@@ -5,7 +5,7 @@
 #define ENTRY(i) (128 + 256UL * (i))
 
 /* Asks for what the entry's fields say and waits for the answer, a while. */
-void request(u32 index)
+static void request(u32 index)
 {
 	u64 e = ENTRY(index);
 
@@ -15,7 +15,7 @@ void request(u32 index)
 		relax();
 }
 
-void device_reset(struct device *d)
+static void device_reset(struct device *d)
 {
 	*word(ENTRY(d->index) + 24) = 0;
 	request(d->index);
