@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
 	"github.com/xcontainer/xcontainer/integration/internal/rootfs"
@@ -117,6 +115,5 @@ func makeBusybox(ctx context.Context, dir string, bb apt.Deb) error {
 	if err != nil {
 		return err
 	}
-	config := v1.Config{Env: []string{imagePath}, Cmd: []string{"sh"}}
-	return writeImages(filepath.Join(dir, BusyboxFile), []image{{BusyboxImage, "amd64", config, layers}})
+	return writeImages(filepath.Join(dir, BusyboxFile), []image{{BusyboxImage, "amd64", shellConfig(), layers}})
 }

@@ -182,11 +182,7 @@ func addDom0Files(t *rootfs.Tree, k *Kernel) error {
 	t.WriteFile("usr/lib/lab/load.list", 0o644, []byte(strings.Join(load, "\n")+"\n"))
 	t.WriteFile("etc/hostname", 0o644, []byte("dom0\n"))
 	t.WriteFile("etc/hosts", 0o644, []byte("127.0.0.1 localhost dom0\n"))
-	for link, target := range map[string]string{"usr/bin/awk": "mawk", "usr/bin/sh": "dash"} {
-		if _, ok := t.Lookup(link); !ok {
-			t.Symlink(target, link)
-		}
-	}
+	addLinks(t)
 	return nil
 }
 

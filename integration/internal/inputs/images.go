@@ -267,11 +267,7 @@ func addDebianBase(t *rootfs.Tree) error {
 		return err
 	}
 	t.Symlink("/run", "var/run")
-	for link, target := range map[string]string{"usr/bin/awk": "mawk", "usr/bin/sh": "dash"} {
-		if _, ok := t.Lookup(link); !ok {
-			t.Symlink(target, link)
-		}
-	}
+	addLinks(t)
 	passwd, err := t.ReadFile("etc/passwd")
 	if err != nil {
 		return err
@@ -281,6 +277,15 @@ func addDebianBase(t *rootfs.Tree) error {
 		return err
 	}
 	return addApp(t, passwd, group)
+}
+
+// addLinks makes the names that Debian's alternatives and diversions would.
+func addLinks(t *rootfs.Tree) {
+	for link, target := range map[string]string{"usr/bin/awk": "mawk", "usr/bin/sh": "dash"} {
+		if _, ok := t.Lookup(link); !ok {
+			t.Symlink(target, link)
+		}
+	}
 }
 
 // arm64True is a program for 64-bit ARM that exits with 0: mov x0, #0; mov x8,

@@ -76,12 +76,13 @@ func Run(ctx context.Context, name string, args ...string) (code int, err error)
 	cmd := l.Command(lab.Quote(append(append(Env(), program), args...)...))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	err = cmd.Run(ctx)
+	logs := filepath.Join(o.Checkout, "build", name)
 	var exit *lab.ExitError
 	switch {
 	case errors.As(err, &exit):
-		return exit.Code, keepLog(ctx, l, filepath.Join(o.Checkout, "build", name))
+		return exit.Code, keepLog(ctx, l, logs)
 	case err != nil:
-		return 1, errors.Join(err, keepLog(context.WithoutCancel(ctx), l, filepath.Join(o.Checkout, "build", name)))
+		return 1, errors.Join(err, keepLog(context.WithoutCancel(ctx), l, logs))
 	}
 	return 0, nil
 }
