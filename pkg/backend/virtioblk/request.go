@@ -104,7 +104,8 @@ func (r *request) carryOut() byte {
 	switch {
 	case r.kind == typeIn:
 		return r.transfer(r.in, r.disk.read)
-	case r.kind == typeOut && r.disk.ro:
+	case r.disk.ro && (r.kind == typeOut || r.kind == typeDiscard || r.kind == typeWriteZeroes):
+		// Whatever was negotiated, and however the file was opened.
 		return statusIOErr
 	case r.kind == typeOut:
 		s := r.transfer(r.out, r.disk.write)
