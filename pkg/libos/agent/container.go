@@ -44,7 +44,13 @@ const (
 
 // initFlags are the namespaces of a new container. The cgroup namespace comes
 // later (package stage), the network is the domain's.
-const initFlags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+func initFlags(spec *agentapi.Container) uintptr {
+	const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if spec.GetGuestPids() {
+		return all &^ unix.CLONE_NEWPID
+	}
+	return all
+}
 
 // createContainer makes a container and its waiting init.
 func (a *Agent) createContainer(ctx context.Context, id string, spec *agentapi.Container) (*container, error) {
@@ -79,9 +85,10 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 	refused := c.cgroup.forksRefused()
 	p, err := a.spawn(launch{
 		args:   []string{stage.KindInit, a.cfg.Exports, a.cfg.MountPoint},
-		flags:  initFlags,
+		flags:  initFlags(spec),
 		cgroup: c.cgroup,
 		config: spec,
+		last:   spec.GetGuestPids(),
 	}, io)
 	if err != nil {
 		return c.cgroup.explain(refused, err)
@@ -195,6 +202,9 @@ func (a *Agent) buildExec(ctx context.Context, c *container, spec *agentapi.Proc
 		config: spec,
 	}, io)
 	if err != nil {
+		if isEnding(err) {
+			c.init.await(endTimeout)
+		}
 		if !c.init.running() {
 			return nil, status.Errorf(codes.FailedPrecondition, "container %q is not running", c.id)
 		}
@@ -208,6 +218,13 @@ func (a *Agent) buildExec(ctx context.Context, c *container, spec *agentapi.Proc
 	p.settled()
 	p.stdio.started()
 	return p, nil
+}
+
+// isEnding reports whether a fork may have failed because the namespace's init
+// is about to end: it has no namespaces any more (ESRCH), or there is no new
+// process in them (ENOMEM).
+func isEnding(err error) bool {
+	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOMEM)
 }
 
 // process finds the init, for an empty exec id, or an exec.
@@ -339,7 +356,7 @@ func (a *Agent) removeContainer(c *container) error {
 	p.stdio.hangUp()
 	for _, e := range execs {
 		if e != nil {
-			<-e.done // its namespace ended with init
+			<-e.done // it ended with init
 			e.stdio.hangUp()
 		}
 	}

@@ -130,6 +130,64 @@ func TestInitLeavesChild(t *testing.T) {
 	}
 }
 
+// TestGuestPids: a container in the guest's pid namespace sees the agent there,
+// and nothing of it outlives its init.
+func TestGuestPids(t *testing.T) {
+	g := newGuest(t)
+	spec := g.spec("sh", "-c", "sleep 1001 & echo $$ $(cat /proc/1/cmdline | tr '\\0' ' '); exec sleep 1000")
+	spec.GuestPids = true
+	id, s := g.start(spec, nil)
+	waitFor(t, func() bool { return bufferHas(s.out, "\n") })
+	var pid int
+	if _, err := fmt.Sscanf(s.out.now(), "%d "+guestName, &pid); err != nil || pid == 1 {
+		t.Errorf("got %q, want a pid other than 1, and the agent's name: %v", s.out.now(), err)
+	}
+	g.mustExec(id, "e", g.process("sh", "-c", "sleep 1003 & setsid sleep 1004 & exec sleep 1002"), nil)
+	waitFor(t, func() bool {
+		r, err := g.api.Processes(g.context(), &agentapi.ProcessesRequest{Id: id})
+		return err == nil && len(r.Processes) == 5
+	})
+	if err := g.kill(id, "", unix.SIGTERM, false); err != nil {
+		t.Fatal(err)
+	}
+	// Of a pid namespace's init the kernel would have kept this signal away.
+	if w := g.wait(id, ""); w.ExitStatus != 143 {
+		t.Errorf("init's status %d, want 143", w.ExitStatus)
+	}
+	if w := g.wait(id, "e"); w.ExitStatus != 137 {
+		t.Errorf("status of the exec %d, want 137", w.ExitStatus)
+	}
+	waitFor(t, func() bool {
+		r, err := g.api.Processes(g.context(), &agentapi.ProcessesRequest{Id: id})
+		return err == nil && len(r.Processes) == 0
+	})
+	if _, err := g.exec(id, "late", g.process("true"), nil); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("exec after the end: %v", err)
+	}
+	g.remove(id, "")
+}
+
+// TestGuestPidsExecRace: an exec that starts while init ends does not stay.
+func TestGuestPidsExecRace(t *testing.T) {
+	g := newGuest(t)
+	for range 20 {
+		spec := g.spec("sleep", "0.02")
+		spec.GuestPids = true
+		id, _ := g.start(spec, nil)
+		for i := 0; ; i++ {
+			name := fmt.Sprint("e", i)
+			if _, err := g.exec(id, name, g.process("sleep", "1000"), nil); err != nil {
+				if code := status.Code(err); code != codes.FailedPrecondition {
+					t.Fatalf("exec: %v", err)
+				}
+				break
+			}
+		}
+		g.wait(id, "")
+		g.remove(id, "") // hangs if an exec lives on
+	}
+}
+
 func TestExecIsReapedBeforeInit(t *testing.T) {
 	g := newGuest(t)
 	id, _ := g.start(g.spec("sleep", "1000"), nil)
@@ -400,7 +458,5 @@ func waitFor(t *testing.T, ok func() bool) {
 }
 
 func bufferHas(o *output, text string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return strings.Contains(o.buf.String(), text)
+	return strings.Contains(o.now(), text)
 }

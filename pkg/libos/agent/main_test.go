@@ -340,6 +340,13 @@ func (o *output) Write(b []byte) (int, error) {
 	return o.buf.Write(b)
 }
 
+// now is what has come so far.
+func (o *output) now() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
 // text waits for the end of the stream.
 func (o *output) text() string {
 	<-o.done

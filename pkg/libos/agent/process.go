@@ -30,6 +30,7 @@ type process struct {
 	stdio *stdio
 	ctl   *stageConn // to the stage, until its exec
 
+	cgroup    *cgroup     // killed when it ends, or nil
 	oom       *oomCounter // of its container
 	oomBefore uint64      // that counter when the process was made
 	killed    atomic.Bool // by the host's SIGKILL
@@ -71,6 +72,7 @@ type launch struct {
 	cgroup *cgroup
 	join   *process // init of the pid namespace that the stage is born in, or nil
 	config proto.Message
+	last   bool // with it ends the whole cgroup, as with an init of a pid namespace
 }
 
 // spawn starts a second stage with the given stdio and sends it its
@@ -88,6 +90,9 @@ func (a *Agent) spawn(l launch, io *stdio) (*process, error) {
 	}
 	defer theirs.Close()
 	p := &process{stdio: io, ctl: ours, done: make(chan struct{}), oom: &l.cgroup.oom, oomBefore: l.cgroup.oom.count()}
+	if l.last {
+		p.cgroup = l.cgroup
+	}
 	if err := a.fork(p, l, theirs); err != nil {
 		ours.Close()
 		io.abandon()
@@ -182,6 +187,11 @@ func (p *process) exited(ws unix.WaitStatus, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reaped = true
+	if p.cgroup != nil {
+		// An exec that is born too late for this finds no init whose namespaces
+		// it could enter. A cgroup that has gone has nobody left.
+		_ = p.cgroup.signal(unix.SIGKILL)
+	}
 	p.finish()
 }
 
@@ -243,6 +253,17 @@ func (p *process) expect(ctx context.Context, want stage.Type) error {
 		default:
 			return errEarlyEnd
 		}
+	}
+}
+
+// endTimeout is how long a process that seems to be ending may take.
+const endTimeout = time.Second
+
+// await waits for the end of the process, but not for ever.
+func (p *process) await(limit time.Duration) {
+	select {
+	case <-p.done:
+	case <-time.After(limit):
 	}
 }
 

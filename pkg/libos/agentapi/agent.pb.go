@@ -714,7 +714,10 @@ type Container struct {
 	StartHooks     []*Hook                `protobuf:"bytes,14,rep,name=start_hooks,json=startHooks,proto3" json:"start_hooks,omitempty"` // startContainer: in the container, before its command
 	// root_mounts are what the root file system is made of when it is not an
 	// export: mounted in this order, the last one is the root. See docs/agent.md.
-	RootMounts    []*Mount `protobuf:"bytes,15,rep,name=root_mounts,json=rootMounts,proto3" json:"root_mounts,omitempty"`
+	RootMounts []*Mount `protobuf:"bytes,15,rep,name=root_mounts,json=rootMounts,proto3" json:"root_mounts,omitempty"`
+	// guest_pids leaves the container in the guest's pid namespace, the agent's,
+	// instead of giving it one of its own. All of its processes end with init, too.
+	GuestPids     bool `protobuf:"varint,16,opt,name=guest_pids,json=guestPids,proto3" json:"guest_pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -838,6 +841,13 @@ func (x *Container) GetRootMounts() []*Mount {
 		return x.RootMounts
 	}
 	return nil
+}
+
+func (x *Container) GetGuestPids() bool {
+	if x != nil {
+		return x.GuestPids
+	}
+	return false
 }
 
 // Resources are limits of cgroup v2 in the guest. Those not set stay as they
@@ -2658,7 +2668,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x18\n" +
-	"\aoptions\x18\x04 \x03(\tR\aoptions\"\xb7\x05\n" +
+	"\aoptions\x18\x04 \x03(\tR\aoptions\"\xd6\x05\n" +
 	"\tContainer\x12\x16\n" +
 	"\x06rootfs\x18\x01 \x01(\tR\x06rootfs\x12'\n" +
 	"\x0freadonly_rootfs\x18\x02 \x01(\bR\x0ereadonlyRootfs\x12\x1a\n" +
@@ -2676,7 +2686,9 @@ const file_agent_proto_rawDesc = "" +
 	"\vstart_hooks\x18\x0e \x03(\v2\x19.xcontainer.agent.v1.HookR\n" +
 	"startHooks\x12;\n" +
 	"\vroot_mounts\x18\x0f \x03(\v2\x1a.xcontainer.agent.v1.MountR\n" +
-	"rootMounts\x1a9\n" +
+	"rootMounts\x12\x1d\n" +
+	"\n" +
+	"guest_pids\x18\x10 \x01(\bR\tguestPids\x1a9\n" +
 	"\vSysctlEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\n" +

@@ -134,8 +134,6 @@ func TestRefusals(t *testing.T) {
 			`config.json: the path "x" of the network namespace is not absolute`},
 		{"user namespace", ns(specs.LinuxNamespace{Type: specs.UserNamespace}), ErrUnsupported,
 			`a user namespace is not supported by X-Containers: create the container without it`},
-		{"host pid", func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[1:] }, ErrUnsupported,
-			`sharing the host's pid namespace is not supported by X-Containers: let the container have one of its own`},
 		{"host network", func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[:4] }, ErrUnsupported,
 			`sharing the host's network namespace is not supported by X-Containers: let the container have one of its own`},
 		{"block device", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/sda", Type: "b", Major: 8}} }, ErrUnsupported,
@@ -287,8 +285,18 @@ func TestIgnored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Ignored) != 4 {
-		t.Errorf("ignored %q", s.Ignored)
+	if len(s.Ignored) != 4 || s.Container.GuestPids {
+		t.Errorf("ignored %q, guest pids %t", s.Ignored, s.Container.GuestPids)
+	}
+}
+
+func TestHostPids(t *testing.T) {
+	s, err := parse(t, func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[1:] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Container.GuestPids || len(s.Ignored) != 1 || !strings.HasPrefix(s.Ignored[0], "the host's pid namespace") {
+		t.Errorf("guest pids %t, ignored %q", s.Container.GuestPids, s.Ignored)
 	}
 }
 

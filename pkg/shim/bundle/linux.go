@@ -17,7 +17,8 @@ import (
 )
 
 // namespaces wants the container to have its own of what a domain cannot share
-// with the host. Namespaces are made in the guest; the network is the domain's.
+// with the host. Namespaces are made in the guest; the network is the domain's,
+// and the pid namespace of the host is that of the guest.
 func (s *Settings) namespaces(spec *specs.Spec) error {
 	if spec.Linux == nil {
 		return nil
@@ -44,8 +45,14 @@ func (s *Settings) namespaces(spec *specs.Spec) error {
 		}
 		own[ns.Type] = true
 	}
+	if !own[specs.PIDNamespace] {
+		// What asks for it most often is a debugger or a tool that must be told
+		// its pid as its parent knows it. Within the guest that is so.
+		s.Container.GuestPids = true
+		s.ignore("the host's pid namespace: the container has that of its guest, in which there are only its own processes, the agent's and the kernel's")
+	}
 	for _, t := range []specs.LinuxNamespaceType{
-		specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace, specs.NetworkNamespace,
+		specs.IPCNamespace, specs.UTSNamespace, specs.MountNamespace, specs.NetworkNamespace,
 	} {
 		if !own[t] {
 			return unsupported(fmt.Sprintf("sharing the host's %s namespace", t), "let the container have one of its own")
