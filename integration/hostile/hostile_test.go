@@ -183,7 +183,7 @@ func (h *host) run(a attack, i int) {
 	h.must(fmt.Sprintf(`cd /run/hostile; (timeout %d ctr -a /run/hostile/sock run -d --annotation io.xcontainer.vcpus=1 --runtime io.containerd.xcontainer.v2 docker.io/library/busybox:lab hostile \
 	sleep 1000 >out 2>&1 </dev/null; echo $? >ran) >/dev/null 2>&1 </dev/null &`, createLimit))
 	var rss, fds int
-	out := h.must(fmt.Sprintf("/var/tmp/watch %d %d %s /run/hostile/console", createLimit, h.seconds, consoleFile))
+	out := h.must(fmt.Sprintf("/var/tmp/watch %d %d %s /run/hostile/console '%s'", createLimit, h.seconds, consoleFile, a.said))
 	if _, err := fmt.Sscan(out, &rss, &fds); err != nil {
 		h.Fatalf("watch: %v in %q", err, out)
 	}

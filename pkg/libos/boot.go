@@ -50,7 +50,7 @@ type Config struct {
 	MemoryBytes uint64       // of the whole domain
 	VCPUs       uint32       // in use from the start
 	MaxVCPUs    uint32       // that the agent's SetSize can have in use; 0 = VCPUs
-	Weight, Cap uint16       // credit2; 0 = Xen's default
+	Weight      uint16       // credit2; 0 = Xen's default
 
 	// Disks are virtio block devices, of which there can be MaxDisks, with the
 	// serial numbers disk0, disk1 …
@@ -116,7 +116,7 @@ func (g *Guest) build(ctx context.Context, c Config) error {
 	vcpus := max(c.VCPUs, c.MaxVCPUs)
 	dom, err := g.host.Create(ctx, xen.Config{
 		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: commandLine(vcpus),
-		MemoryKiB: c.MemoryBytes / 1024, VCPUs: vcpus, Weight: c.Weight, Cap: c.Cap,
+		MemoryKiB: c.MemoryBytes / 1024, VCPUs: vcpus, Weight: c.Weight,
 		Layout: devices, Created: c.Record, Step: c.Step,
 	})
 	if err != nil {

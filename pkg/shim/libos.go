@@ -37,7 +37,6 @@ func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
 		VCPUs:         c.VCPUs,
 		MaxVCPUs:      c.MaxVCPUs,
 		Weight:        c.Weight,
-		Cap:           c.Cap,
 		Disks:         disks,
 		Record:        func(id abi.DomID) error { return c.Record(uint16(id)) },
 		RecordBackend: c.RecordBackend,

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Watch samples what all processes of the shim's program hold, for some seconds
-// from the moment on when a file has something in it, and prints the largest
-// resident set in KiB and the largest number of descriptors. Meanwhile it keeps
-// a copy of the file, which will go. It waits PATIENCE seconds for the file: an
-// emulated machine that is busy may take most of a minute to boot a guest.
+// from the moment on when a file holds a text, and prints the largest resident
+// set in KiB and the largest number of descriptors. Meanwhile it keeps a copy of
+// the file, which will go. It waits PATIENCE seconds for the text: an emulated
+// machine that is busy may take most of a minute to boot a guest.
 //
-//	watch PATIENCE SECONDS FILE COPY
+//	watch PATIENCE SECONDS FILE COPY TEXT
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -20,8 +21,8 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 5 {
-		fmt.Fprintln(os.Stderr, "usage: watch PATIENCE SECONDS FILE COPY")
+	if len(os.Args) != 6 {
+		fmt.Fprintln(os.Stderr, "usage: watch PATIENCE SECONDS FILE COPY TEXT")
 		os.Exit(2)
 	}
 	patience, err1 := strconv.Atoi(os.Args[1])
@@ -30,7 +31,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "watch:", err)
 		os.Exit(2)
 	}
-	file, keep := os.Args[3], os.Args[4]
+	file, keep, text := os.Args[3], os.Args[4], []byte(os.Args[5])
 	rss, fds := 0, 0
 	end := time.Now().Add(time.Duration(patience) * time.Second)
 	for began := false; time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -40,7 +41,7 @@ func main() {
 		if err != nil || len(b) == 0 {
 			continue
 		}
-		if !began {
+		if !began && bytes.Contains(b, text) {
 			began, end = true, time.Now().Add(time.Duration(seconds)*time.Second)
 		}
 		_ = os.WriteFile(keep, b, 0o600)

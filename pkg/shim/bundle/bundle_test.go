@@ -252,6 +252,7 @@ func TestSize(t *testing.T) {
 		{"no limit in numbers", mem(9223372036854771712), nil, DefaultMemoryBytes, 0, 4, 0, 0},
 		{"unlimited", mem(-1), nil, DefaultMemoryBytes, 0, 4, 0, 0},
 		{"half a CPU", cpu(1024, 50000, 100000), nil, DefaultMemoryBytes, 0, 1, 0, 50},
+		{"hardly any", cpu(0, 1000, 100000), nil, DefaultMemoryBytes, 0, 1, 0, minCap},
 		{"one and a half", cpu(512, 150000, 100000), nil, DefaultMemoryBytes, 0, 2, 128, 150},
 		{"two", cpu(2, 200000, 100000), nil, DefaultMemoryBytes, 0, 2, 1, 0},
 		{"many", cpu(1<<62, 1<<43, 1000), nil, DefaultMemoryBytes, 0, 4, 65535, 0},

@@ -31,6 +31,10 @@ const (
 	maxQuota      = 1 << 43 // µs
 )
 
+// minCap is what the guest's kernel and agent need to answer in time, in percent
+// of a CPU. The limit of the container's programs is that of the guest's cgroup.
+const minCap = 10
+
 // Limits are what a container may use, as config.json and the updates since have
 // it. The zero value limits nothing and is not a domain's; Settings has those of
 // a new container.
@@ -93,7 +97,7 @@ func (l Limits) Size() Size {
 		}
 		// A cap of all its virtual CPUs is none.
 		if quota/period < uint64(s.VCPUs) {
-			s.Cap = uint16(max(quota/period*100+quota%period/(period/100), 1))
+			s.Cap = uint16(max(quota/period*100+quota%period/(period/100), minCap))
 		}
 	}
 	return s

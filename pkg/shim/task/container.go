@@ -214,7 +214,6 @@ func (c *container) bootConfig(s *bundle.Settings, disks []Disk) BootConfig {
 		VCPUs:       s.VCPUs,
 		MaxVCPUs:    s.MaxVCPUs,
 		Weight:      s.Weight,
-		Cap:         s.Cap,
 		Disks:       disks,
 		Share:       c.s.Share,
 		ConsoleLog:  filepath.Join(c.bundle, record.ConsoleName),
@@ -259,6 +258,13 @@ func (c *container) create(ctx context.Context, s *bundle.Settings, binds []sour
 		return fromAgent(err)
 	}
 	c.init.setGuestPID(r.Pid)
+	if s.Cap == 0 {
+		return nil
+	}
+	// Only now: a guest that boots on a few hundredths of a CPU takes minutes.
+	if err := c.guest.SetSchedule(ctx, s.Weight, s.Cap); err != nil {
+		return fmt.Errorf("cap the domain's CPU time: %w", err)
+	}
 	return nil
 }
 

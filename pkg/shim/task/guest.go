@@ -53,7 +53,8 @@ type Guest interface {
 	// SetMaxMemory sets how much memory the domain may have, in bytes, a
 	// multiple of 4096. It neither gives nor takes any: Agent().SetSize does.
 	SetMaxMemory(ctx context.Context, bytes uint64) error
-	// SetSchedule sets weight and cap of the scheduler, as in BootConfig.
+	// SetSchedule sets the scheduler's weight and cap: credit2, 0 = Xen's default
+	// and none; the cap is in percent of one physical CPU. A new guest has none.
 	SetSchedule(ctx context.Context, weight, cap uint16) error
 	// Usage asks hypervisor and back-end, not the guest: it answers for a
 	// paused domain too.
@@ -94,7 +95,6 @@ type BootConfig struct {
 	VCPUs       uint32 // in use from the start
 	MaxVCPUs    uint32 // that Agent().SetSize can have in use; at least VCPUs
 	Weight      uint16 // credit2; 0 = Xen's default
-	Cap         uint16 // credit2, percent of one physical CPU; 0 = none
 
 	Disks []Disk // in the order of their numbers in the guest
 

@@ -39,7 +39,7 @@ type World struct {
 func (w *World) Boot(ctx context.Context, c task.BootConfig) (_ task.Guest, err error) {
 	g := &Guest{world: w, Config: c, dead: make(chan struct{}), exports: make(map[string]string)}
 	g.agent = newAgent(g)
-	g.dom.weight, g.dom.cap = c.Weight, c.Cap
+	g.dom.weight = c.Weight
 	g.dom.usage = task.Usage{MemoryBytes: c.MemoryBytes, MaxMemoryBytes: c.MemoryBytes, VCPUs: c.VCPUs}
 	defer func() {
 		if err != nil {
