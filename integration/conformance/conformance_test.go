@@ -17,40 +17,61 @@ import (
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
-// TestOnXen fails, as the suite does, where there is no Xen.
-func TestOnXen(t *testing.T) {
+// TestInDom0 fails, as the suites do, where there is no Xen.
+func TestInDom0(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
-	suite := buildSuite(ctx, t)
 	l := boot(ctx, t)
-	if err := l.CopyTo(ctx, suite, "/tmp/xentest.test"); err != nil {
-		t.Fatal(err)
-	}
 	const share = "/opt/xcontainer/share/xcontainer/"
-	line := strings.Join([]string{
-		"XCONTAINER_TEST_XEN=1",
-		"XCONTAINER_TEST_KERNEL=" + share + "vmlinux",
-		"XCONTAINER_TEST_INITRAMFS=" + share + "initramfs.cpio",
-		"/tmp/xentest.test -test.v -test.run '^TestXen$' -test.timeout 15m",
-	}, " ")
-	var out strings.Builder
-	c := l.Command(line)
-	c.Stdout, c.Stderr = &out, &out
-	err := c.Run(ctx)
-	t.Log(out.String())
-	if err != nil {
-		t.Fatalf("the suite failed: %v", err)
-	}
-	// A suite that ran nothing passes too.
-	if n := len(regexp.MustCompile(`(?m)^\s+--- PASS: TestXen/`).FindAllString(out.String(), -1)); n < 10 {
-		t.Fatalf("%d cases passed, want at least 10", n)
+	for _, s := range []struct {
+		name, pkg, prepare, env, filter string
+		least                           int // tests that must pass: a suite that ran nothing passes, too
+	}{
+		{"toolstack", "pkg/xen/xentest", "",
+			"XCONTAINER_TEST_XEN=1 XCONTAINER_TEST_KERNEL=" + share + "vmlinux XCONTAINER_TEST_INITRAMFS=" + share + "initramfs.cpio",
+			"^TestXen$", 10},
+		// The agent's tests of limits want cgroup v2 with all controllers, which
+		// few machines can spare.
+		{"limits in the agent", "pkg/libos/agent", `mkdir ` + agentCgroup + `
+for d in /sys/fs/cgroup ` + agentCgroup + `; do echo +cpu +cpuset +memory +pids >$d/cgroup.subtree_control; done`,
+			"XCONTAINER_TEST_CGROUP=" + agentCgroup,
+			"^(TestOOM.*|TestPidsLimit|TestUpdate|TestNestedCgroups)$", 7},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			const suite = "/tmp/suite.test"
+			if err := l.CopyTo(ctx, buildSuite(ctx, t, s.pkg), suite); err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			c := l.Command(fmt.Sprintf("set -e\n%s\n%s %s -test.v -test.run '%s' -test.timeout 15m", s.prepare, s.env, suite, s.filter))
+			c.Stdout, c.Stderr = &out, &out
+			err := c.Run(ctx)
+			t.Log(out.String())
+			if err != nil {
+				t.Fatalf("the suite failed: %v", err)
+			}
+			if n := len(passed.FindAllString(out.String(), -1)); n < s.least {
+				t.Errorf("%d tests passed, want at least %d", n, s.least)
+			}
+			if skipped := skips.FindAllString(out.String(), -1); len(skipped) > 0 {
+				t.Errorf("skipped: %q", skipped)
+			}
+		})
 	}
 }
 
-func buildSuite(ctx context.Context, t *testing.T) string {
+const agentCgroup = "/sys/fs/cgroup/agent-tests"
+
+var (
+	passed = regexp.MustCompile(`(?m)^\s*--- PASS: `)
+	skips  = regexp.MustCompile(`(?m)^\s*--- SKIP: .*`)
+)
+
+// buildSuite builds the tests of a package.
+func buildSuite(ctx context.Context, t *testing.T, pkg string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "xentest.test")
-	cmd := exec.CommandContext(ctx, "go", "-C", "../..", "test", "-c", "-trimpath", "-o", path, "./pkg/xen/xentest")
+	path := filepath.Join(t.TempDir(), "suite.test")
+	cmd := exec.CommandContext(ctx, "go", "-C", "../..", "test", "-c", "-trimpath", "-o", path, "./"+pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the suite: %v\n%s", err, out)

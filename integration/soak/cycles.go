@@ -40,13 +40,22 @@ func (s *soak) cycles(ctx context.Context) error {
 			return fmt.Errorf("container %d: %w", n+1, err)
 		}
 		if (n+1)%25 == 0 {
-			s.Say("container %d, %.2f s each", n+1, time.Since(begin).Seconds()/float64(n+1))
+			s.Say("container %d, %.2f s each; Xen %s", n+1, time.Since(begin).Seconds()/float64(n+1), s.xenGrowth(was))
 		}
 	}
 	s.Check(true, "%d containers gave their output and exit status, %.2f s each", s.Cycles, time.Since(begin).Seconds()/float64(s.Cycles))
 	s.left(items, "containers")
 	s.compareHost(was)
 	return nil
+}
+
+// xenGrowth tells what Xen has less than at first, for the log.
+func (s *soak) xenGrowth(was machine) string {
+	free, err := xenFree()
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%d pages less", (was.free-free)/4096)
 }
 
 // cycle is one container's life.
