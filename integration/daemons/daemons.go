@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ var story string
 // storyLimit is how long one daemon's story may take.
 const storyLimit = 6 * time.Minute
 
-// checks are what the story says something of, in order.
+// checks are what the story says something of with every daemon, in order.
 var checks = storyChecks(story)
 
 // storyChecks reads the names of the checks out of the script.
@@ -47,17 +48,20 @@ type Daemon struct {
 	// handshake is what it leaves in the bundle of a container: a file with the
 	// shim's address, or one that tells the version of the task API.
 	handshake string
+	// snapshotters are those that make block images: blockfile since 1.7, erofs
+	// since 2.1.
+	snapshotters []string
 }
 
 // All are the daemons, oldest first. What they keep of the handshake changed with
 // 2.0, the handshake itself with 2.3.
 var All = []Daemon{
-	{"1.6", "", "address"},
-	{"1.7", "v1.7.35", "address"},
-	{"2.0", "v2.0.14", "2"},
-	{"2.2", "v2.2.9", "2"},
-	{"2.3", inputs.ContainerdVersion, "3"},
-	{"2.4", "v2.4.2", "3"},
+	{"1.6", "", "address", nil},
+	{"1.7", "v1.7.35", "address", []string{"blockfile"}},
+	{"2.0", "v2.0.14", "2", []string{"blockfile"}},
+	{"2.2", "v2.2.9", "2", []string{"blockfile", "erofs"}},
+	{"2.3", inputs.ContainerdVersion, "3", []string{"blockfile", "erofs"}},
+	{"2.4", "v2.4.2", "3", []string{"blockfile", "erofs"}},
 }
 
 // Run tries the daemons in one lab and tells say what it finds, one line for
@@ -135,7 +139,7 @@ func (d Daemon) run(ctx context.Context, l *lab.Lab, version, log string, say fu
 	defer cancel()
 	var out bytes.Buffer
 	images := "/run/lab/daemon-images/" + inputs.BusyboxFile
-	c := l.Command("exec sh -s " + lab.Quote(d.Name, version, d.handshake, images) + " 2>&1")
+	c := l.Command("exec sh -s " + lab.Quote(d.Name, version, d.handshake, images, strings.Join(d.snapshotters, " ")) + " 2>&1")
 	c.Stdin, c.Stdout = strings.NewReader(story), &out
 	err := c.Run(ctx)
 	var exit *lab.ExitError
@@ -145,11 +149,11 @@ func (d Daemon) run(ctx context.Context, l *lab.Lab, version, log string, say fu
 	if werr := os.WriteFile(log, out.Bytes(), 0o644); werr != nil {
 		return tally.Tally{}, fmt.Errorf("write the log: %w", werr)
 	}
-	return judge(out.String(), say), err
+	return judge(out.String(), slices.Concat(checks, d.snapshotters), say), err
 }
 
 // judge counts what the story said. A check of which it said nothing has failed.
-func judge(out string, say func(string, ...any)) tally.Tally {
+func judge(out string, checks []string, say func(string, ...any)) tally.Tally {
 	var t tally.Tally
 	said := map[string]string{}
 	for line := range strings.Lines(out) {
