@@ -35,6 +35,8 @@ const (
 	slabGrowth    = 4 << 20
 )
 
+const pageSize = 4096 // of Xen, in bytes
+
 const (
 	callTimeout = 2 * time.Minute  // of one call to containerd, under emulation
 	settleTime  = 30 * time.Second // for a number to come back to where it was
