@@ -111,6 +111,9 @@ func (r *chaos) live(ctx context.Context, n int, b blow, before []string) ([]str
 	if err := r.clean(ctx, l.id); err != nil {
 		problems = append(problems, err.Error())
 	}
+	if err := r.host.Collect(ctx); err != nil {
+		problems = append(problems, err.Error())
+	}
 	os.RemoveAll(fifoDir)
 	more, now, err := ctrd.Left(before, settleLimit)
 	if err != nil {

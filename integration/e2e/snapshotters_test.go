@@ -30,6 +30,8 @@ address = "/run/e2e-snap/sock"
 [plugins."io.containerd.snapshotter.v1.blockfile"]
 scratch_file = "` + snapDir + `/scratch.ext4"
 fs_type = "ext4"
+[plugins."io.containerd.snapshotter.v1.erofs"]
+default_size = "64MB"
 [plugins."io.containerd.service.v1.diff-service"]
 default = ["walking"]
 END

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -93,6 +94,20 @@ func (h *Host) Remove(ctx context.Context, id string) error {
 	}
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	return nil
+}
+
+// Collect has containerd collect its garbage, and waits for that. A daemon that
+// was ended in the middle of a deletion leaves, say, a snapshot's folder to it.
+func (h *Host) Collect(ctx context.Context) error {
+	ctx = With(ctx)
+	l, err := h.LeasesService().Create(ctx, leases.WithRandomID())
+	if err == nil {
+		err = h.LeasesService().Delete(ctx, l, leases.SynchronousDelete)
+	}
+	if err != nil {
+		return fmt.Errorf("collect garbage: %w", err)
 	}
 	return nil
 }

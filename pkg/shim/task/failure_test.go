@@ -341,7 +341,7 @@ func TestCrashWhileBooting(t *testing.T) {
 // TestEndsAfterFailedCreate: the client that asked may have gone before the
 // answer, and then nobody tells the shim to end.
 func TestEndsAfterFailedCreate(t *testing.T) {
-	d := newDaemon(t)
+	d := newIdleDaemon(t, 50*time.Millisecond)
 	d.world.Fail = func(string) error { return errors.New("no luck") }
 	b := d.bundled("c", false, spec("true"))
 	if _, err := d.task.Create(d.ctx(), b.createRequest()); err == nil {

@@ -71,6 +71,13 @@ type daemon struct {
 
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
+	// Tests take their time between two containers.
+	return newIdleDaemon(t, time.Hour)
+}
+
+// newIdleDaemon is one whose shim stays without a container for idle.
+func newIdleDaemon(t *testing.T, idle time.Duration) *daemon {
+	t.Helper()
 	before := inventory(t)
 	d := &daemon{t: t, dir: t.TempDir(), groups: &tasktest.Cgroups{}, shutdown: make(chan struct{}), grown: make(chan struct{})}
 	domains := filepath.Join(d.dir, "domains")
@@ -87,13 +94,14 @@ func newDaemon(t *testing.T) *daemon {
 	})
 	queue := shimevents.New(filepath.Join(d.dir, "events"), "ns")
 	svc := task.New(task.Config{
-		Namespace: "ns",
-		Share:     "/share",
-		CPUs:      2,
-		Boot:      d.world.Boot,
-		Cgroup:    d.groups.At,
-		Events:    queue,
-		Shutdown:  func() { close(d.shutdown) },
+		Namespace:   "ns",
+		Share:       "/share",
+		CPUs:        2,
+		Boot:        d.world.Boot,
+		Cgroup:      d.groups.At,
+		Events:      queue,
+		Shutdown:    func() { close(d.shutdown) },
+		IdleTimeout: idle,
 	})
 	stopTask := listen(t, filepath.Join(d.dir, "task"), svc.Register)
 	conn, err := net.Dial("unix", filepath.Join(d.dir, "task"))

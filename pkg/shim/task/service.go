@@ -3,6 +3,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -50,13 +51,15 @@ type Config struct {
 	// Cgroup gives the cgroup of a path (hostcgroup.Path); nil: this host's.
 	Cgroup func(path string) (Cgroup, error)
 	Events Publisher
-	// Shutdown is called once, when containerd wants the shim to end and no
-	// container is left.
+	// Shutdown is called once, when no container is left and containerd wants the
+	// shim to end, or has not said so for IdleTimeout.
 	Shutdown func()
+	// IdleTimeout is how long a shim stays without a container that it had, or
+	// that could not be made; 0: 5 s. containerd ends it at once, unless it has
+	// itself ended meanwhile.
+	IdleTimeout time.Duration
 }
 
-// idleTimeout is how long a shim stays whose only container could not be made.
-// containerd ends it at once when it has the error.
 const idleTimeout = 5 * time.Second
 
 // Service is containerd's task service.
@@ -75,6 +78,7 @@ func New(c Config) *Service {
 	if c.Cgroup == nil {
 		c.Cgroup = hostCgroup
 	}
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, idleTimeout)
 	return &Service{Config: c, containers: make(map[string]*container)}
 }
 
@@ -121,7 +125,7 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		delete(s.containers, r.ID)
 		// A client that gave up in the middle has said its last word: Shutdown
 		// came too early, and `delete` may have found no record any more.
-		time.AfterFunc(idleTimeout, s.endIfIdle)
+		time.AfterFunc(s.IdleTimeout, s.endIfIdle)
 		return nil, toRPC(err)
 	}
 	s.containers[r.ID] = c
@@ -209,6 +213,8 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 			return nil, toRPC(notFound("container %s", r.ID))
 		}
 		delete(s.containers, r.ID)
+		// A daemon that is killed now asks for nothing more.
+		time.AfterFunc(s.IdleTimeout, s.endIfIdle)
 	}
 	_, e := p.current()
 	resp := &taskapi.DeleteResponse{Pid: p.pid(), ExitStatus: e.status, ExitedAt: timestamp(e.at)}
@@ -294,13 +300,15 @@ func (s *Service) ResizePty(ctx context.Context, r *taskapi.ResizePtyRequest) (*
 	return &emptypb.Empty{}, nil
 }
 
-// Connect tells a daemon that was restarted who serves the container.
+// Connect tells a daemon that was restarted who serves the container. Like runc's
+// shim it answers without one, too: the daemon then asks for its processes, and
+// ends a shim that has none. After an error it would leave the shim alone.
 func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, toRPC(err)
+	resp := &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	if c, err := s.container(r.ID); err == nil {
+		resp.TaskPid = c.pid()
 	}
-	return &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid()), TaskPid: c.pid()}, nil
+	return resp, nil
 }
 
 // Shutdown ends the shim if it has no container.

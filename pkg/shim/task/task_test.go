@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	tasktypes "github.com/containerd/containerd/api/types/task"
@@ -104,6 +105,28 @@ func TestLifecycle(t *testing.T) {
 	}
 	<-d.shutdown
 	d.expectEvents("/tasks/create c", "/tasks/start c", "/tasks/exit c/c 42", "/tasks/delete c 42")
+}
+
+// TestIdle: the daemon was killed after its Delete and before its Shutdown.
+func TestIdle(t *testing.T) {
+	d := newIdleDaemon(t, 50*time.Millisecond)
+	b := d.sleeper()
+	if err := b.kill("", unix.SIGKILL, false); err != nil {
+		t.Fatal(err)
+	}
+	b.wait("")
+	time.Sleep(100 * time.Millisecond)
+	select {
+	case <-d.shutdown:
+		t.Error("the shim ends though its container is not deleted")
+	default:
+	}
+	b.delete("")
+	conn, err := d.task.Connect(d.ctx(), &taskapi.ConnectRequest{ID: "c"})
+	if err != nil || conn.TaskPid != 0 || conn.ShimPid != uint32(os.Getpid()) {
+		t.Errorf("connect without a container: %v, %v", conn, err)
+	}
+	<-d.shutdown
 }
 
 func TestExitStatus(t *testing.T) {
