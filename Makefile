@@ -21,9 +21,9 @@ help:    ## this list
 demo: deps lab payload ## build everything and run a container in the lab
 	@integration/demo.sh
 
-# One after the other, each with its own last line. The other short forms
-# (daemons, soak, chaos, fuzz) come in once they have been seen to hold.
-test: deps unit e2e client-tests-short hostile-short ## all tests: unit, then everything on real Xen in the lab
+# One after the other, each with its own last line: two labs at once take each
+# ten times as long.
+test: deps unit e2e client-tests-short daemons-short soak-short chaos-short hostile-short fuzz-short ## all tests: unit, then everything on real Xen in the lab
 
 e2e: deps lab payload ## the toolstack and containers on real Xen in the lab
 	@integration/step.sh 'lab and end-to-end tests (real Xen 4.17 in QEMU)' \
