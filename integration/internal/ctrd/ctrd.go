@@ -102,6 +102,15 @@ func (h *Host) Remove(ctx context.Context, id string) error {
 // was ended in the middle of a deletion leaves, say, a snapshot's folder to it.
 func (h *Host) Collect(ctx context.Context) error {
 	ctx = With(ctx)
+	// It looks at a snapshotter's folders only if it has deleted one of its snapshots.
+	const key = "garbage"
+	s := h.SnapshotService("")
+	if _, err := s.Prepare(ctx, key, ""); err != nil && !errdefs.IsAlreadyExists(err) {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
+	if err := s.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
 	l, err := h.LeasesService().Create(ctx, leases.WithRandomID())
 	if err == nil {
 		err = h.LeasesService().Delete(ctx, l, leases.SynchronousDelete)
