@@ -372,6 +372,7 @@ func FuzzPackets(f *testing.F) {
 			case <-failed:
 				done = 2
 			default:
+				runtime.Gosched() // the fuzzer gives a worker one processor
 			}
 		}
 		qrx.Stop()
