@@ -113,8 +113,10 @@ func (s *soak) compareHost(was machine) {
 	// Less memory is growth of what is used.
 	s.same("dom0: memory in use, less what was at first", 0, dom0Growth, of(func(m machine) int64 { return was.available - m.available }))
 	s.same("dom0: kernel memory", was.slab, slabGrowth, of(func(m machine) int64 { return m.slab }))
-	// Xen's own pools keep a page here and there; a page for each container would
-	// be four times this.
+	// Xen 4.17 loses a page now and then when domains with virtual CPUs come and
+	// go: one for about 15 containers here, as many or more in a loop of nothing
+	// but createdomain, max_vcpus and destroydomain, none without max_vcpus. A
+	// page for each container would be four times what is allowed.
 	s.same("Xen: memory in use, less what was at first", 0, int64(s.Cycles)/4*pageSize, of(func(m machine) int64 { return was.free - m.free }))
 	s.same("event channels", was.ports, 0, ports)
 	s.same("containerd: descriptors", was.daemon, 0, daemonFDs)
