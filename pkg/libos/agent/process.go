@@ -108,8 +108,14 @@ func (a *Agent) spawn(l launch, io *stdio) (*process, error) {
 // fork makes the stage's process and registers it with the reaper.
 func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 	files := []uintptr{p.stdio.child[0].Fd(), p.stdio.child[1].Fd(), p.stdio.child[2].Fd(), ctl.Fd()}
+	var join *os.File
 	if l.join != nil {
-		files = append(files, l.join.pidfd.Fd())
+		var err error
+		if join, err = l.join.dupPidfd(); err != nil {
+			return fmt.Errorf("start the %s stage: %w", l.args[0], err)
+		}
+		defer join.Close()
+		files = append(files, join.Fd())
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
@@ -141,7 +147,7 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 		}
 		return nil
 	}
-	err := inPidNamespace(l.join.pidfd, start)
+	err := inPidNamespace(join, start)
 	if errors.Is(err, unix.EBUSY) {
 		// A cgroup that hands controllers on to others has no processes of its
 		// own (cgroup-v2.rst): the container's init has moved to one below.
@@ -149,7 +155,7 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 		if dir, err = l.cgroup.dirOf(l.join.pid); err == nil {
 			defer dir.Close()
 			attr.Sys.CgroupFD = int(dir.Fd())
-			err = inPidNamespace(l.join.pidfd, start)
+			err = inPidNamespace(join, start)
 		}
 	}
 	if err != nil {
@@ -287,8 +293,27 @@ func (p *process) send(sig unix.Signal) error {
 		return err
 	}
 	var sendErr error
-	err = raw.Control(func(fd uintptr) { sendErr = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	return errors.Join(err, sendErr)
+	if raw.Control(func(fd uintptr) { sendErr = unix.PidfdSendSignal(int(fd), sig, nil, 0) }) != nil {
+		return os.ErrClosed // which Control does not say
+	}
+	return sendErr
+}
+
+// dupPidfd is the process's pidfd for a caller that it must not be closed under.
+// The error of a process that has ended is ESRCH.
+func (p *process) dupPidfd() (*os.File, error) {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, dupErr := -1, error(nil)
+	if raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }) != nil {
+		return nil, unix.ESRCH
+	}
+	if dupErr != nil {
+		return nil, dupErr
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
 // stageConn is the agent's end of the socket to a stage.
