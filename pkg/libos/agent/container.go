@@ -88,7 +88,6 @@ func (a *Agent) buildContainer(ctx context.Context, c *container, spec *agentapi
 		flags:  initFlags(spec),
 		cgroup: c.cgroup,
 		config: spec,
-		last:   spec.GetGuestPids(),
 	}, io)
 	if err != nil {
 		return c.cgroup.explain(refused, err)

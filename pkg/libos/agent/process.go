@@ -72,7 +72,6 @@ type launch struct {
 	cgroup *cgroup
 	join   *process // init of the pid namespace that the stage is born in, or nil
 	config proto.Message
-	last   bool // with it ends the whole cgroup, as with an init of a pid namespace
 }
 
 // spawn starts a second stage with the given stdio and sends it its
@@ -90,13 +89,13 @@ func (a *Agent) spawn(l launch, io *stdio) (*process, error) {
 	}
 	defer theirs.Close()
 	p := &process{stdio: io, ctl: ours, done: make(chan struct{}), oom: &l.cgroup.oom, oomBefore: l.cgroup.oom.count()}
-	if l.last {
-		p.cgroup = l.cgroup
+	if l.join == nil && l.flags&unix.CLONE_NEWPID == 0 {
+		p.cgroup = l.cgroup // no pid namespace ends with this init
 	}
 	if err := a.fork(p, l, theirs); err != nil {
 		ours.Close()
 		io.abandon()
-		return nil, err
+		return nil, fmt.Errorf("start the %s stage: %w", l.args[0], err)
 	}
 	io.closeChild()
 	// A stage that has died already leaves its reason in the socket, or its
@@ -112,7 +111,7 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 	if l.join != nil {
 		var err error
 		if join, err = l.join.dupPidfd(); err != nil {
-			return fmt.Errorf("start the %s stage: %w", l.args[0], err)
+			return err
 		}
 		defer join.Close()
 		files = append(files, join.Fd())
@@ -142,10 +141,7 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 		return err
 	}
 	if l.join == nil {
-		if err := start(); err != nil {
-			return fmt.Errorf("start the %s stage: %w", l.args[0], err)
-		}
-		return nil
+		return start()
 	}
 	err := inPidNamespace(join, start)
 	if errors.Is(err, unix.EBUSY) {
@@ -158,10 +154,7 @@ func (a *Agent) fork(p *process, l launch, ctl *os.File) error {
 			err = inPidNamespace(join, start)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("start the %s stage: %w", l.args[0], err)
-	}
-	return nil
+	return err
 }
 
 // inPidNamespace runs f on a thread whose children are born in the pid
