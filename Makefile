@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,8 +99,11 @@ shim:    ## build the shim and xcontainerctl into build/payload/bin
 	@integration/step.sh 'build the shim and xcontainerctl' \
 		$(GOBUILD) -o $(PAYLOAD)/bin/ ./cmd/containerd-shim-xcontainer-v2 ./cmd/xcontainerctl
 
-libos:   ## build the library OS (kernel and initramfs) into build/payload/share/xcontainer
+libos:   ## build the library OS (kernels and initramfs) into build/payload/share/xcontainer
 	@integration/step.sh 'build the library OS' $(GO) -C integration run ./cmd/libosbuild ../$(PAYLOAD)/share/xcontainer
+
+libos-debug: ## build a guest kernel that checks itself, for tests, into build/payload/share/xcontainer
+	@integration/step.sh 'build a kernel for tests' $(GO) -C integration run ./cmd/libosbuild -debug ../$(PAYLOAD)/share/xcontainer
 
 deps:    ## install the Debian packages that the build and the lab need
 	@integration/deps.sh

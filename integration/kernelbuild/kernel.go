@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
@@ -15,18 +16,25 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/libos/kernel"
 )
 
-// Names of the files that Build and Install make. They are those that package
-// libos looks for.
+// Names of the files that Build and Install make besides those of the flavours.
+// They are those that package libos looks for.
 const (
-	VmlinuxFile   = "vmlinux"
-	ConfigFile    = "kernel.config"
-	ManifestFile  = "manifest.json"
-	InitramfsFile = "initramfs.cpio"
+	ManifestFile      = "manifest.json"
+	ManifestDebugFile = "manifest-debug.json"
+	InitramfsFile     = "initramfs.cpio"
+)
+
+// Flavours that are built together.
+var (
+	// Standard are those that guests run on.
+	Standard = []kernel.Flavour{kernel.SMP, kernel.UP}
+	// Debug is for tests only.
+	Debug = []kernel.Flavour{kernel.Debug}
 )
 
 // recipe is part of the cache key: raise it when this package builds
 // differently from the same inputs.
-const recipe = "1"
+const recipe = "2"
 
 // What the kernel says about its build; fixed, so that builds are reproducible.
 var identity = []string{
@@ -36,11 +44,11 @@ var identity = []string{
 	"KBUILD_BUILD_VERSION=1",
 }
 
-// Build makes the kernel, or finds it in the cache c. dir holds VmlinuxFile
-// (without symbols), ConfigFile (the complete configuration) and ManifestFile
-// and must not be changed. progress, if not nil, is called with what happens
-// before it happens.
-func Build(ctx context.Context, c *cache.Cache, progress func(what string)) (dir string, m Manifest, err error) {
+// Build makes the flavours from one source tree, or finds them in the cache c. dir
+// holds each one's Vmlinux (without symbols) and FullConfig, and ManifestFile, and
+// must not be changed. progress, if not nil, is called with what happens before
+// it happens.
+func Build(ctx context.Context, c *cache.Cache, flavours []kernel.Flavour, progress func(what string)) (dir string, m Manifest, err error) {
 	if progress == nil {
 		progress = func(string) {}
 	}
@@ -56,7 +64,7 @@ func Build(ctx context.Context, c *cache.Cache, progress func(what string)) (dir
 	if err != nil {
 		return "", m, err
 	}
-	b := &build{deb: debs[0], progress: progress}
+	b := &build{deb: debs[0], flavours: flavours, progress: progress}
 	if err := b.describe(ctx); err != nil {
 		return "", m, err
 	}
@@ -71,6 +79,7 @@ func Build(ctx context.Context, c *cache.Cache, progress func(what string)) (dir
 // build is one run of Build.
 type build struct {
 	deb      apt.Deb
+	flavours []kernel.Flavour
 	progress func(string)
 	manifest Manifest
 }
@@ -84,7 +93,7 @@ func (b *build) describe(ctx context.Context) error {
 	if m.SourceSHA256, err = cache.HashFile(b.deb.Path); err != nil {
 		return err
 	}
-	if m.Files, err = hashFiles(kernel.Files); err != nil {
+	if m.Files, err = inputs(b.flavours); err != nil {
 		return err
 	}
 	for _, tool := range []struct {
@@ -100,9 +109,22 @@ func (b *build) describe(ctx context.Context) error {
 	return nil
 }
 
+// inputs are the project's files that the flavours are made from: all but the
+// fragments of others.
+func inputs(flavours []kernel.Flavour) ([]FileHash, error) {
+	files, err := hashFiles(kernel.Files)
+	return slices.DeleteFunc(files, func(h FileHash) bool {
+		fragment := strings.HasPrefix(h.Name, filepath.Dir(kernel.Config)+"/") && h.Name != kernel.Config
+		return fragment && !slices.ContainsFunc(flavours, func(f kernel.Flavour) bool { return f.Fragment == h.Name })
+	}), err
+}
+
 func (b *build) key() cache.Key {
 	m := b.manifest.Kernel
 	parts := []string{recipe, m.SourceSHA256, m.Compiler, m.Linker}
+	for _, f := range b.flavours {
+		parts = append(parts, f.Vmlinux)
+	}
 	for _, f := range m.Files {
 		parts = append(parts, f.Name, f.SHA256)
 	}
@@ -120,19 +142,20 @@ func (b *build) run(ctx context.Context, dir string) error {
 	if err := addSources(ctx, tree); err != nil {
 		return err
 	}
-	if err := configure(ctx, tree); err != nil {
-		return err
+	for _, f := range b.flavours {
+		b.progress("build the library OS kernel " + f.Vmlinux + " (minutes)")
+		o := objtreeOf(tree, f)
+		if err := o.configure(ctx); err != nil {
+			return err
+		}
+		if err := o.make(ctx, fmt.Sprintf("-j%d", runtime.NumCPU()), "vmlinux"); err != nil {
+			return err
+		}
+		if err := b.collect(ctx, o, dir); err != nil {
+			return err
+		}
 	}
-	b.progress("build the library OS kernel (minutes)")
-	if _, err := makeKernel(ctx, tree, fmt.Sprintf("-j%d", runtime.NumCPU()), "vmlinux"); err != nil {
-		return err
-	}
-	version, err := makeKernel(ctx, tree, "kernelrelease")
-	if err != nil {
-		return err
-	}
-	b.manifest.Kernel.Version = strings.TrimSpace(version)
-	if err := b.collect(ctx, tree, dir); err != nil {
+	if err := writeManifest(filepath.Join(dir, ManifestFile), b.manifest); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(work); err != nil {
@@ -159,29 +182,36 @@ func (b *build) unpack(ctx context.Context, work, tree string) error {
 	return os.Remove(tars[0])
 }
 
-// collect writes the results to dir.
-func (b *build) collect(ctx context.Context, tree, dir string) error {
-	m := &b.manifest.Kernel
-	vmlinux := filepath.Join(dir, VmlinuxFile)
-	if _, err := run(ctx, "", "strip", "-s", "-o", vmlinux, filepath.Join(tree, "vmlinux")); err != nil {
+// collect writes the results of an output folder to dir and the manifest, and
+// removes that folder.
+func (b *build) collect(ctx context.Context, o objtree, dir string) error {
+	vmlinux := filepath.Join(dir, o.flavour.Vmlinux)
+	if _, err := run(ctx, "", "strip", "-s", "-o", vmlinux, o.path("vmlinux")); err != nil {
 		return err
 	}
 	if err := checkNotes(vmlinux); err != nil {
 		return err
 	}
-	config, err := os.ReadFile(filepath.Join(tree, ".config"))
+	config, err := os.ReadFile(o.path(".config"))
 	if err != nil {
 		return fmt.Errorf("kernelbuild: read the configuration: %w", err)
 	}
-	path := filepath.Join(dir, ConfigFile)
+	path := filepath.Join(dir, o.flavour.FullConfig)
 	if err := os.WriteFile(path, config, 0o644); err != nil {
 		return fmt.Errorf("kernelbuild: write the configuration: %w", err)
 	}
-	if m.ConfigSHA256, err = cache.HashFile(path); err != nil {
+	release, err := os.ReadFile(o.path("include/config/kernel.release"))
+	if err != nil {
+		return fmt.Errorf("kernelbuild: read the kernel's version: %w", err)
+	}
+	b.manifest.Kernel.Version = strings.TrimSpace(string(release))
+	image := Image{File: o.flavour.Vmlinux, ConfigSHA256: hash(config)}
+	if image.SHA256, err = cache.HashFile(vmlinux); err != nil {
 		return err
 	}
-	if m.SHA256, err = cache.HashFile(vmlinux); err != nil {
-		return err
+	b.manifest.Kernel.Images = append(b.manifest.Kernel.Images, image)
+	if err := os.RemoveAll(o.path("")); err != nil {
+		return fmt.Errorf("kernelbuild: remove the output folder: %w", err)
 	}
-	return writeManifest(filepath.Join(dir, ManifestFile), b.manifest)
+	return nil
 }

@@ -15,6 +15,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/integration/internal/cache"
+	"github.com/xcontainer/xcontainer/pkg/libos/kernel"
 )
 
 // unpacked is an entry as readCPIO finds it.
@@ -141,13 +144,64 @@ func TestModuleLicence(t *testing.T) {
 
 func TestManifestRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), ManifestFile)
-	m := Manifest{Kernel: KernelManifest{Version: "6.12.0-xcontainer", Files: []FileHash{{"a", "b"}}}}
+	m := Manifest{Kernel: KernelManifest{
+		Version: "6.12.0-xcontainer", Files: []FileHash{{"a", "b"}}, Images: []Image{{"vmlinux", "c", "d"}, {"vmlinux-up", "e", "f"}},
+	}}
 	if err := writeManifest(path, m); err != nil {
 		t.Fatal(err)
 	}
 	got, err := readManifest(path)
-	if err != nil || got.Kernel.Version != m.Kernel.Version || !slices.Equal(got.Kernel.Files, m.Kernel.Files) || got.Initramfs != nil {
+	if err != nil || got.Kernel.Version != m.Kernel.Version || !slices.Equal(got.Kernel.Files, m.Kernel.Files) ||
+		!slices.Equal(got.Kernel.Images, m.Kernel.Images) || got.Initramfs != nil {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestInputs: every file counts for every kernel, but a fragment for its own only.
+func TestInputs(t *testing.T) {
+	keys := map[cache.Key]bool{}
+	for _, c := range []struct {
+		flavours []kernel.Flavour
+		with     []string
+		without  []string
+	}{
+		{Standard, []string{kernel.Config, kernel.Series, kernel.UP.Fragment, "driver/noxs.h"}, []string{kernel.Debug.Fragment}},
+		{Debug, []string{kernel.Config, kernel.Series, kernel.Debug.Fragment, "driver/noxs.h"}, []string{kernel.UP.Fragment}},
+		{[]kernel.Flavour{kernel.SMP}, []string{kernel.Config, kernel.Series}, []string{kernel.UP.Fragment, kernel.Debug.Fragment}},
+	} {
+		files, err := inputs(c.flavours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := func(name string) bool {
+			return slices.ContainsFunc(files, func(f FileHash) bool { return f.Name == name && len(f.SHA256) == 64 })
+		}
+		for _, name := range c.with {
+			if !has(name) {
+				t.Errorf("%s: no %s in %v", c.flavours[0].Vmlinux, name, files)
+			}
+		}
+		for _, name := range c.without {
+			if has(name) {
+				t.Errorf("%s: %s counts", c.flavours[0].Vmlinux, name)
+			}
+		}
+		keys[(&build{flavours: c.flavours, manifest: Manifest{Kernel: KernelManifest{Files: files}}}).key()] = true
+	}
+	if len(keys) != 3 {
+		t.Errorf("%d keys for three builds", len(keys))
+	}
+}
+
+// TestOutputs: a folder directly below the tree for each flavour.
+func TestOutputs(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range append(slices.Clone(Standard), Debug...) {
+		dir := objtreeOf("/t", f).path("")
+		if filepath.Dir(dir) != "/t" || seen[dir] {
+			t.Errorf("%s is built at %s", f.Vmlinux, dir)
+		}
+		seen[dir] = true
 	}
 }
 

@@ -23,11 +23,10 @@ type Manifest struct {
 	Initramfs *InitramfsManifest `json:"initramfs,omitempty"`
 }
 
-// KernelManifest describes vmlinux. Hashes are hex SHA-256.
+// KernelManifest describes the kernels of one build. Hashes are hex SHA-256.
 type KernelManifest struct {
 	Version       string     `json:"version"` // as uname -r prints it
-	SHA256        string     `json:"sha256"`
-	ConfigSHA256  string     `json:"config_sha256"` // of the complete configuration
+	Images        []Image    `json:"images"`
 	SourcePackage string     `json:"source_package"`
 	SourceVersion string     `json:"source_version"`
 	SourceSHA256  string     `json:"source_sha256"` // of the package file
@@ -35,6 +34,13 @@ type KernelManifest struct {
 	Compiler      string     `json:"compiler"`
 	Linker        string     `json:"linker"`
 	Licence       string     `json:"licence"`
+}
+
+// Image is one of the kernels.
+type Image struct {
+	File         string `json:"file"`
+	SHA256       string `json:"sha256"`
+	ConfigSHA256 string `json:"config_sha256"` // of the complete configuration
 }
 
 // InitramfsManifest describes the initramfs.

@@ -97,16 +97,39 @@ func addSources(ctx context.Context, tree string) error {
 	return nil
 }
 
-// configure writes the tree's .config and checks that it says what was asked.
-func configure(ctx context.Context, tree string) error {
-	want, err := kernel.Files.ReadFile(kernel.Config)
+// objtree is a folder for what is made of the source tree for one flavour.
+type objtree struct {
+	tree    string
+	name    string // in the tree
+	flavour kernel.Flavour
+}
+
+// objtreeOf names the folder of a flavour. It is directly below the tree, where the
+// kernel's Makefile calls the sources by a relative name: what is built does not
+// depend on where that is.
+func objtreeOf(tree string, f kernel.Flavour) objtree {
+	return objtree{tree: tree, name: "build-" + f.Vmlinux, flavour: f}
+}
+
+func (o objtree) path(name string) string { return filepath.Join(o.tree, o.name, name) }
+
+// make runs the kernel's Makefile.
+func (o objtree) make(ctx context.Context, args ...string) error {
+	args = append(append([]string{"-s", "O=" + o.name, "ARCH=x86_64"}, identity...), args...)
+	_, err := run(ctx, o.tree, "make", args...)
+	return err
+}
+
+// configure writes .config and checks that it says what was asked.
+func (o objtree) configure(ctx context.Context) error {
+	want, err := o.flavour.Options()
 	if err != nil {
 		return fmt.Errorf("kernelbuild: %w", err)
 	}
-	if _, err := makeKernel(ctx, tree, "tinyconfig"); err != nil {
+	if err := o.make(ctx, "tinyconfig"); err != nil {
 		return err
 	}
-	path := filepath.Join(tree, ".config")
+	path := o.path(".config")
 	tiny, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("kernelbuild: %w", err)
@@ -115,14 +138,17 @@ func configure(ctx context.Context, tree string) error {
 	if err := os.WriteFile(path, append(tiny, want...), 0o644); err != nil {
 		return fmt.Errorf("kernelbuild: %w", err)
 	}
-	if _, err := makeKernel(ctx, tree, "olddefconfig"); err != nil {
+	if err := o.make(ctx, "olddefconfig"); err != nil {
 		return err
 	}
 	got, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("kernelbuild: %w", err)
 	}
-	return compareConfig(string(want), string(got))
+	if err := compareConfig(want, string(got)); err != nil {
+		return fmt.Errorf("kernelbuild: configure %s: %w", o.flavour.Vmlinux, err)
+	}
+	return nil
 }
 
 // compareConfig checks that every option of want has its value in got. An
@@ -143,7 +169,7 @@ func compareConfig(want, got string) error {
 		return nil
 	}
 	slices.Sort(bad)
-	return fmt.Errorf("kernelbuild: configure: %w: %s", ErrOption, strings.Join(bad, ", "))
+	return fmt.Errorf("%w: %s", ErrOption, strings.Join(bad, ", "))
 }
 
 // options reads the lines CONFIG_X=value of a configuration; the last counts.
@@ -178,10 +204,6 @@ func checkNotes(vmlinux string) error {
 		}
 	}
 	return fmt.Errorf("kernelbuild: check vmlinux: %w", ErrNotes)
-}
-
-func makeKernel(ctx context.Context, tree string, args ...string) (string, error) {
-	return run(ctx, tree, "make", append(append([]string{"-s", "ARCH=x86_64"}, identity...), args...)...)
 }
 
 // run runs a program and returns its standard output.

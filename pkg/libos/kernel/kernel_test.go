@@ -20,13 +20,19 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-// TestConfigReasons wants exactly one reason above each option, and each option
-// once.
+// TestConfigReasons wants exactly one reason above each option, and in each file
+// each option once.
 func TestConfigReasons(t *testing.T) {
+	for _, name := range []string{Config, UP.Fragment, Debug.Fragment} {
+		t.Run(path.Base(name), func(t *testing.T) { checkReasons(t, read(t, name)) })
+	}
+}
+
+func checkReasons(t *testing.T, config string) {
 	option := regexp.MustCompile(`^CONFIG_[A-Z0-9_]+=(y|n|-?[0-9]+|0x[0-9a-f]+|"[^"]*")$`)
 	seen := map[string]int{}
 	above := ""
-	for i, l := range strings.Split(strings.TrimSuffix(read(t, Config), "\n"), "\n") {
+	for i, l := range strings.Split(strings.TrimSuffix(config, "\n"), "\n") {
 		n := i + 1
 		if strings.HasPrefix(l, "#") || l == "" {
 			above = l
@@ -47,6 +53,29 @@ func TestConfigReasons(t *testing.T) {
 	}
 	if len(seen) == 0 {
 		t.Error("no options")
+	}
+}
+
+// TestFragments wants no line in a fragment that changes nothing, and the fragment
+// behind the rest.
+func TestFragments(t *testing.T) {
+	config := read(t, Config)
+	for _, f := range []Flavour{UP, Debug} {
+		fragment := read(t, f.Fragment)
+		for line := range strings.Lines(fragment) {
+			if strings.HasPrefix(line, "CONFIG_") && strings.Contains(config, "\n"+line) {
+				t.Errorf("%s: %s is in %s already", f.Fragment, strings.TrimSpace(line), Config)
+			}
+		}
+		if text, err := f.Options(); err != nil || text != config+fragment {
+			t.Errorf("%s: its options are not those of the two files (%v)", f.Vmlinux, err)
+		}
+	}
+	if text, err := SMP.Options(); err != nil || text != config {
+		t.Errorf("%s: its options are not those of the file (%v)", SMP.Vmlinux, err)
+	}
+	if _, err := (Flavour{Fragment: "config/none", Vmlinux: "x"}).Options(); err == nil {
+		t.Error("a fragment that is missing is no error")
 	}
 }
 
