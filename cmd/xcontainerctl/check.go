@@ -134,16 +134,18 @@ func checkMemory(c xen.Capacity) item {
 
 // checkLibOS reads the guest's files as a shim does.
 func (c *command) checkLibOS(context.Context) item {
-	image, err := libos.LoadImage(c.share)
-	if err != nil {
-		return item{"libos", levelFail, err.Error()}
+	for _, vcpus := range []uint32{1, 2} { // each has a kernel of its own
+		image, err := libos.LoadImage(c.share, vcpus)
+		if err != nil {
+			return item{"libos", levelFail, err.Error()}
+		}
+		image.Close()
 	}
-	image.Close()
 	v, err := kernelVersion(c.share)
 	if err != nil {
 		return item{"libos", levelWarn, fmt.Sprintf("kernel of unknown version: %v; install all files that `make libos` writes", err)}
 	}
-	return item{"libos", levelOK, fmt.Sprintf("kernel %s and initramfs in %s", v, c.share)}
+	return item{"libos", levelOK, fmt.Sprintf("kernels %s and initramfs in %s", v, c.share)}
 }
 
 func (c *command) checkShim(ctx context.Context) item {

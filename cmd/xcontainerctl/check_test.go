@@ -29,6 +29,7 @@ func (w *world) host() (share string) {
 		w.file(filepath.Join(w.sys.files, path), text)
 	}
 	w.file(filepath.Join(share, libos.KernelFile), string(xentest.GuestKernel()))
+	w.file(filepath.Join(share, libos.KernelFileUP), string(xentest.GuestKernel()))
 	w.file(filepath.Join(share, libos.InitramfsFile), "070701")
 	w.file(filepath.Join(share, manifestFile), `{"kernel": {"version": "6.12.1-x"}}`)
 	return share
@@ -66,7 +67,7 @@ func TestCheck(t *testing.T) {
 		level level
 		says  string
 	}{
-		"good":           {func(*world, string) {}, "libos", levelOK, "kernel 6.12.1-x"},
+		"good":           {func(*world, string) {}, "libos", levelOK, "kernels 6.12.1-x"},
 		"xen is named":   {func(*world, string) {}, "xen", levelOK, "Xen 4.17.twin"},
 		"scheduler":      {func(*world, string) {}, "scheduler", levelOK, "credit2"},
 		"no containerd":  {func(w *world, _ string) { delete(w.programs, "containerd") }, "containerd", levelWarn, "1.6 to 2.4"},
@@ -75,6 +76,7 @@ func TestCheck(t *testing.T) {
 		"odd containerd": {func(w *world, _ string) { w.programs["containerd"] = "unknown" }, "containerd", levelWarn, `"unknown"`},
 		"no module":      {func(w *world, _ string) { os.Remove(filepath.Join(w.sys.files, "dev/xen/evtchn")) }, "devices", levelFail, "modprobe xen-evtchn"},
 		"no kernel":      {func(_ *world, share string) { os.Remove(filepath.Join(share, libos.KernelFile)) }, "libos", levelFail, "make libos"},
+		"no UP kernel":   {func(_ *world, share string) { os.Remove(filepath.Join(share, libos.KernelFileUP)) }, "libos", levelFail, libos.KernelFileUP + ": install it with `make libos`"},
 		"bad kernel":     {func(w *world, share string) { w.file(filepath.Join(share, libos.KernelFile), "x") }, "libos", levelFail, libos.KernelFile},
 		"no manifest":    {func(_ *world, share string) { os.Remove(filepath.Join(share, manifestFile)) }, "libos", levelWarn, "unknown version"},
 		"no shim":        {func(w *world, _ string) { delete(w.programs, shimProgram) }, "shim", levelFail, "PATH"},

@@ -28,7 +28,8 @@ func TestInDom0(t *testing.T) {
 		least                           int // tests that must pass: a suite that ran nothing passes, too
 	}{
 		{"toolstack", "pkg/xen/xentest", "",
-			"XCONTAINER_TEST_XEN=1 XCONTAINER_TEST_KERNEL=" + share + "vmlinux XCONTAINER_TEST_INITRAMFS=" + share + "initramfs.cpio",
+			"XCONTAINER_TEST_XEN=1 XCONTAINER_TEST_KERNEL=" + share + "vmlinux XCONTAINER_TEST_KERNEL_UP=" + share + "vmlinux-up" +
+				" XCONTAINER_TEST_INITRAMFS=" + share + "initramfs.cpio",
 			"^TestXen$", 10},
 		// The agent's tests of limits want cgroup v2 with all controllers, which
 		// few machines can spare.

@@ -56,13 +56,16 @@ func TestRefusals(t *testing.T) {
 func TestBrokenInput(t *testing.T) {
 	onXen(t)
 	s := begin(t)
-	const kernel, initramfs = labrun.Payload + "/share/xcontainer/vmlinux", labrun.Payload + "/share/xcontainer/initramfs.cpio"
+	const share = labrun.Payload + "/share/xcontainer/"
+	const kernel, kernelUP, initramfs = share + "vmlinux", share + "vmlinux-up", share + "initramfs.cpio"
 	for _, c := range []struct {
 		name, before, after, flags string
 		parts                      []string
 	}{
 		{"missing kernel", "mv " + kernel + " /var/tmp/e2e-hidden", "mv /var/tmp/e2e-hidden " + kernel, "",
 			[]string{kernel, "make libos", "XCONTAINER_SHARE"}},
+		{"missing kernel for one virtual CPU", "mv " + kernelUP + " /var/tmp/e2e-hidden", "mv /var/tmp/e2e-hidden " + kernelUP,
+			"--annotation io.xcontainer.vcpus=1", []string{kernelUP, "make libos", "XCONTAINER_SHARE"}},
 		{"missing initramfs", "mv " + initramfs + " /var/tmp/e2e-hidden", "mv /var/tmp/e2e-hidden " + initramfs, "",
 			[]string{initramfs, "make libos", "XCONTAINER_SHARE"}},
 		{"kernel that is none", "mv " + kernel + " /var/tmp/e2e-hidden; echo text >" + kernel, "mv /var/tmp/e2e-hidden " + kernel, "",

@@ -12,6 +12,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/kernelbuild"
+	"github.com/xcontainer/xcontainer/pkg/libos/kernel"
 )
 
 // cflags make a kernel for a PV domain out of guest/.
@@ -22,11 +23,14 @@ var cflags = []string{
 	"-Wl,-T,link.ld", "-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments",
 }
 
+// kernelFile is the kernel that a guest of one virtual CPU gets, as these are.
+var kernelFile = kernel.UP.Vmlinux
+
 // buildKernel writes the hostile kernel and an initramfs that it ignores to dir.
 func buildKernel(ctx context.Context, dir, mode, canary string, seed uint64) error {
 	args := append([]string{}, cflags...)
 	args = append(args, "-DMODE="+mode, fmt.Sprintf("-DSEED=%dUL", seed), fmt.Sprintf("-DCANARY=%q", canary),
-		"-o", filepath.Join(dir, "vmlinux"), "start.S", "base.c", "virtio.c", "vsock.c", "fuse.c")
+		"-o", filepath.Join(dir, kernelFile), "start.S", "base.c", "virtio.c", "vsock.c", "fuse.c")
 	cmd := exec.CommandContext(ctx, "gcc", args...)
 	cmd.Dir = "guest"
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -139,7 +139,7 @@ func (h *host) prepare(seed uint64) {
 			h.Fatal(err)
 		}
 		if a.agent != "" {
-			h.must(fmt.Sprintf("ln -sf $XCONTAINER_SHARE/vmlinux /var/tmp/hostile/share.d/%d/vmlinux", i))
+			h.must(fmt.Sprintf("ln -sf $XCONTAINER_SHARE/%s /var/tmp/hostile/share.d/%d/", kernelFile, i))
 		}
 	}
 	h.must("printf %s " + canary + " >/run/hostile/canary")

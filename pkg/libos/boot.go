@@ -104,7 +104,8 @@ func (g *Guest) undo(ctx context.Context) error {
 
 // build makes the domain and its back-end; nothing of the guest has run.
 func (g *Guest) build(ctx context.Context, c Config) error {
-	image, err := LoadImage(c.Share)
+	vcpus := max(c.VCPUs, c.MaxVCPUs)
+	image, err := LoadImage(c.Share, vcpus)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,6 @@ func (g *Guest) build(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	vcpus := max(c.VCPUs, c.MaxVCPUs)
 	dom, err := g.host.Create(ctx, xen.Config{
 		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: commandLine(vcpus),
 		MemoryKiB: c.MemoryBytes / 1024, VCPUs: vcpus, Weight: c.Weight,

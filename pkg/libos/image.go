@@ -16,7 +16,8 @@ import (
 
 // Names of the library OS's files in its folder, as `make libos` writes them.
 const (
-	KernelFile    = "vmlinux"
+	KernelFile    = "vmlinux"    // of guests that can have several virtual CPUs
+	KernelFileUP  = "vmlinux-up" // of those that never have more than one
 	InitramfsFile = "initramfs.cpio"
 )
 
@@ -32,13 +33,16 @@ type Image struct {
 	Initramfs []byte
 }
 
-// LoadImage reads the kernel and the initramfs in dir. The error names the file
-// and what to do.
-func LoadImage(dir string) (*Image, error) {
-	path := filepath.Join(dir, KernelFile)
+// LoadImage reads the initramfs in dir and the kernel for a guest that never has
+// more than vcpus virtual CPUs. The error names the file and what to do.
+func LoadImage(dir string, vcpus uint32) (*Image, error) {
+	what, path := "kernel", filepath.Join(dir, KernelFile)
+	if vcpus <= 1 {
+		what, path = "kernel for one virtual CPU", filepath.Join(dir, KernelFileUP)
+	}
 	k, err := pv.OpenKernel(path)
 	if err != nil {
-		return nil, imageError("kernel", path, err)
+		return nil, imageError(what, path, err)
 	}
 	path = filepath.Join(dir, InitramfsFile)
 	initramfs, err := mapBounded(path, maxInitramfs)

@@ -98,7 +98,7 @@ type BootConfig struct {
 
 	Disks []Disk // in the order of their numbers in the guest
 
-	Share      string // directory with vmlinux and initramfs.cpio or initramfs.cpio.gz
+	Share      string // directory of the library OS's kernels and initramfs
 	ConsoleLog string // file that gets the guest's console, created by Boot
 
 	// Record is called as soon as the domain exists, before memory goes into

@@ -5,29 +5,37 @@ package xentest
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/xcontainer/xcontainer/pkg/noxs"
 	"github.com/xcontainer/xcontainer/pkg/xen/abi"
+	"github.com/xcontainer/xcontainer/pkg/xen/pv"
 )
 
 // linuxKiB is the memory of a domain with a Linux kernel.
 const linuxKiB = 128 << 10
 
-// linuxCases run where there is a kernel that can run.
-var linuxCases = []struct {
-	name string
-	run  func(*suite)
-}{
-	{"Linux boots to a line on hvc0", func(s *suite) { s.bootsTo(1) }},
-	{"Linux boots with four virtual CPUs", func(s *suite) { s.bootsTo(4) }},
-}
+// linuxCases run where there is a kernel that can run, upCases where there is one
+// for a single virtual CPU.
+var (
+	linuxCases = []testCase{
+		{"Linux boots to a line on hvc0", func(s *suite) { s.boots(s.Linux, 1, broughtUp(1)) }},
+		{"Linux boots with four virtual CPUs", func(s *suite) { s.boots(s.Linux, 4, broughtUp(4)) }},
+	}
+	upCases = []testCase{
+		{"Linux for one virtual CPU boots", func(s *suite) { s.boots(s.LinuxUP, 1) }},
+	}
+)
 
-// bootsTo boots Linux and reads its console until the wanted line and the number
-// of CPUs have been printed.
-func (s *suite) bootsTo(vcpus uint32) {
+// broughtUp is what a kernel for several CPUs says when vcpus of them run.
+func broughtUp(vcpus int) string { return fmt.Sprintf("smp: Brought up 1 node, %d CPU", vcpus) }
+
+// boots boots Linux and reads its console until s.Line and what else is wanted
+// have been printed.
+func (s *suite) boots(kernel *pv.Kernel, vcpus uint32, more ...string) {
 	c := s.config("console=hvc0")
-	c.Kernel, c.Initramfs, c.MemoryKiB, c.VCPUs = s.Linux, s.Initramfs, linuxKiB, vcpus
+	c.Kernel, c.Initramfs, c.MemoryKiB, c.VCPUs = kernel, s.Initramfs, linuxKiB, vcpus
 	// Without a back-end behind them, devices would only cost the kernel's
 	// patience.
 	c.Layout = noxs.Layout{PoolPages: noxs.Standard().PoolPages}
@@ -36,17 +44,17 @@ func (s *suite) bootsTo(vcpus uint32) {
 	if err := d.Unpause(); err != nil {
 		s.Fatal(err)
 	}
-	want := [][]byte{[]byte(s.Line), []byte("smp: Brought up 1 node, " + string('0'+rune(vcpus)) + " CPU")}
+	want := append([]string{s.Line}, more...)
 	log := s.drain(b, func(log []byte) bool {
 		for _, w := range want {
-			if !bytes.Contains(log, w) {
+			if !bytes.Contains(log, []byte(w)) {
 				return false
 			}
 		}
 		return true
 	})
 	for _, w := range want {
-		if !bytes.Contains(log, w) {
+		if !bytes.Contains(log, []byte(w)) {
 			s.Errorf("console never said %q; it said:\n%s", w, log)
 		}
 	}

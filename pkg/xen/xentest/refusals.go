@@ -33,10 +33,7 @@ type Raw interface {
 
 // refusals are what the twin must refuse because Xen does; they keep the two
 // together below the toolstack.
-var refusals = []struct {
-	name string
-	run  func(*suite)
-}{
+var refusals = []testCase{
 	{"refuses bad creation", refusesCreation},
 	{"refuses memory past the limit", refusesMemory},
 	{"refuses frames of others", refusesFrames},

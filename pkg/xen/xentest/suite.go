@@ -34,11 +34,14 @@ type suite struct {
 	kernel *pv.Kernel
 }
 
-// cases are the conformance suite: what package xen promises of its hypervisor.
-var cases = []struct {
+// testCase is one case of the suite.
+type testCase struct {
 	name string
 	run  func(*suite)
-}{
+}
+
+// cases are the conformance suite: what package xen promises of its hypervisor.
+var cases = []testCase{
 	{"create and destroy leave nothing", createDestroy},
 	{"guest prints, rings the doorbell and powers off", guestPowersOff},
 	{"reboot is seen as reboot", func(s *suite) { s.endsWith("reboot", xen.Reboot) }},
@@ -77,6 +80,9 @@ func Conformance(t *testing.T, target Target) {
 	all := slices.Concat(cases, refusals)
 	if target.Linux != nil {
 		all = append(all, linuxCases...)
+	}
+	if target.LinuxUP != nil {
+		all = append(all, upCases...)
 	}
 	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {

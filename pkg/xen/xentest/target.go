@@ -30,6 +30,8 @@ const (
 	// boot; the initramfs may be missing.
 	EnvKernel    = "XCONTAINER_TEST_KERNEL"
 	EnvInitramfs = "XCONTAINER_TEST_INITRAMFS"
+	// EnvKernelUP is the path of a kernel for one virtual CPU; it may be missing.
+	EnvKernelUP = "XCONTAINER_TEST_KERNEL_UP"
 	// EnvLine is what the booted kernel must print; "Linux version" unless
 	// set.
 	EnvLine = "XCONTAINER_TEST_LINE"
@@ -56,8 +58,9 @@ type Target struct {
 	TooMuchKiB uint64
 	// Leaks names what is left, "" = nothing.
 	Leaks func() string
-	// Linux is a kernel to boot, nil = none.
+	// Linux is a kernel to boot, LinuxUP one for a single virtual CPU; nil = none.
 	Linux     *pv.Kernel
+	LinuxUP   *pv.Kernel
 	Initramfs []byte
 	Line      string
 }
@@ -95,6 +98,11 @@ func RealTarget() (Target, error) {
 	}
 	if line := os.Getenv(EnvLine); line != "" {
 		t.Line = line
+	}
+	if path := os.Getenv(EnvKernelUP); path != "" {
+		if t.LinuxUP, err = pv.OpenKernel(path); err != nil {
+			return Target{}, err
+		}
 	}
 	if path := os.Getenv(EnvInitramfs); path != "" {
 		if t.Initramfs, err = os.ReadFile(path); err != nil {
