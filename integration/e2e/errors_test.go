@@ -74,6 +74,7 @@ func TestBrokenInput(t *testing.T) {
 			[]string{"not enough free memory in Xen"}},
 		{"memory limit out of range", "", "", fmt.Sprintf("--memory-limit %d", 5000<<30), []string{"memory limit"}},
 		{"bad annotation", "", "", "--annotation io.xcontainer.memory=much", []string{"io.xcontainer.memory", "much"}},
+		{"bad mode of X-LibOS", "", "", "--annotation io.xcontainer.xlibos=fast", []string{"io.xcontainer.xlibos", "fast", "full, entry nor off"}},
 	} {
 		s.sub(c.name, func(s *story) {
 			if c.before != "" {

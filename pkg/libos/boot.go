@@ -51,6 +51,7 @@ type Config struct {
 	VCPUs       uint32       // in use from the start
 	MaxVCPUs    uint32       // that the agent's SetSize can have in use; 0 = VCPUs
 	Weight      uint16       // credit2; 0 = Xen's default
+	XLibOS      XLibOS       // how far programs get without Xen; "" = XLibOSFull
 
 	// Disks are virtio block devices, of which there can be MaxDisks, with the
 	// serial numbers disk0, disk1 …
@@ -105,6 +106,10 @@ func (g *Guest) undo(ctx context.Context) error {
 // build makes the domain and its back-end; nothing of the guest has run.
 func (g *Guest) build(ctx context.Context, c Config) error {
 	vcpus := max(c.VCPUs, c.MaxVCPUs)
+	line, err := commandLine(vcpus, c.XLibOS)
+	if err != nil {
+		return err
+	}
 	image, err := LoadImage(c.Share, vcpus)
 	if err != nil {
 		return err
@@ -115,7 +120,7 @@ func (g *Guest) build(ctx context.Context, c Config) error {
 		return err
 	}
 	dom, err := g.host.Create(ctx, xen.Config{
-		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: commandLine(vcpus),
+		UUID: c.UUID, Kernel: image.Kernel, Initramfs: image.Initramfs, Cmdline: line,
 		MemoryKiB: c.MemoryBytes / 1024, VCPUs: vcpus, Weight: c.Weight,
 		Layout: devices, Created: c.Record, Step: c.Step,
 	})
@@ -155,11 +160,13 @@ func (g *Guest) start(ctx context.Context, c Config) error {
 }
 
 // commandLine is what a guest's kernel is told.
-func commandLine(vcpus uint32) string {
+func commandLine(vcpus uint32, x XLibOS) (string, error) {
+	line := cmdline
 	if vcpus > 1 {
-		return cmdline + cmdlineSMP
+		line += cmdlineSMP
 	}
-	return cmdline
+	option, err := x.option()
+	return line + option, err
 }
 
 // acceptHello waits for the one connection of the agent to the hello port, and

@@ -37,6 +37,7 @@ func bootLibos(ctx context.Context, c task.BootConfig) (task.Guest, error) {
 		VCPUs:         c.VCPUs,
 		MaxVCPUs:      c.MaxVCPUs,
 		Weight:        c.Weight,
+		XLibOS:        libos.XLibOS(c.XLibOS),
 		Disks:         disks,
 		Record:        func(id abi.DomID) error { return c.Record(uint16(id)) },
 		RecordBackend: c.RecordBackend,

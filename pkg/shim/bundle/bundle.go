@@ -64,6 +64,9 @@ type Settings struct {
 	Size
 	MaxVCPUs uint32
 
+	// XLibOS is what AnnotationXLibOS says, or XLibOSFull.
+	XLibOS XLibOS
+
 	// Host is the container's place on the host.
 	Host Host
 
@@ -159,6 +162,7 @@ func Parse(data []byte, dir string, cpus int) (*Settings, error) {
 		s.refuse,
 		func(spec *specs.Spec) error { return s.root(spec, dir) },
 		s.disks,
+		s.xlibos,
 		s.process,
 		s.mounts,
 		s.namespaces,

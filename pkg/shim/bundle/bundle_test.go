@@ -92,6 +92,19 @@ func TestDefaultSpec(t *testing.T) {
 	}
 }
 
+func TestXLibOS(t *testing.T) {
+	for v, want := range map[string]XLibOS{"": XLibOSFull, "full": XLibOSFull, "entry": XLibOSEntry, "off": XLibOSOff} {
+		s, err := parse(t, func(s *specs.Spec) {
+			if v != "" {
+				s.Annotations = map[string]string{AnnotationXLibOS: v}
+			}
+		})
+		if err != nil || s.XLibOS != want {
+			t.Errorf("%q: %+v, %v", v, s, err)
+		}
+	}
+}
+
 // TestRefusals pins the words of every refusal: one sentence that names the
 // object and, where there is one, the remedy.
 func TestRefusals(t *testing.T) {
@@ -195,6 +208,10 @@ func TestRefusals(t *testing.T) {
 			`config.json: annotation io.xcontainer.memory="1M" is not a size between 48M and 1024G`},
 		{"vcpus", annotate(AnnotationVCPUs, "0"), ErrInvalid,
 			`config.json: annotation io.xcontainer.vcpus="0" is not a number between 1 and 128`},
+		{"xlibos", annotate(AnnotationXLibOS, "fast"), ErrInvalid,
+			`config.json: annotation io.xcontainer.xlibos="fast" is neither full, entry nor off`},
+		{"xlibos with more", annotate(AnnotationXLibOS, "off,bounce"), ErrInvalid,
+			`config.json: annotation io.xcontainer.xlibos="off,bounce" is neither full, entry nor off`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -214,6 +214,7 @@ func (c *container) bootConfig(s *bundle.Settings, disks []Disk) BootConfig {
 		VCPUs:       s.VCPUs,
 		MaxVCPUs:    s.MaxVCPUs,
 		Weight:      s.Weight,
+		XLibOS:      s.XLibOS,
 		Disks:       disks,
 		Share:       c.s.Share,
 		ConsoleLog:  filepath.Join(c.bundle, record.ConsoleName),

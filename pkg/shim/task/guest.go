@@ -10,6 +10,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/pkg/io/stdio"
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
 )
 
 // Reasons for the end of a guest, for errors.Is on Guest.Death and on the error
@@ -95,6 +96,7 @@ type BootConfig struct {
 	VCPUs       uint32 // in use from the start
 	MaxVCPUs    uint32 // that Agent().SetSize can have in use; at least VCPUs
 	Weight      uint16 // credit2; 0 = Xen's default
+	XLibOS      bundle.XLibOS
 
 	Disks []Disk // in the order of their numbers in the guest
 
