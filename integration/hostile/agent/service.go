@@ -134,9 +134,15 @@ func (a *agent) ContainerStats(ctx context.Context, _ *agentapi.ContainerStatsRe
 	r := &agentapi.ContainerStatsResponse{
 		Memory: map[string]uint64{}, Cpu: map[string]uint64{"usage_usec": math.MaxUint64},
 		MemoryCurrent: math.MaxUint64, PidsCurrent: math.MaxUint64,
+		Syscalls: &agentapi.Syscalls{Mode: escapes(100), Rewriting: escapes(1), Counters: map[string]uint64{}},
 	}
 	for i := range 100000 {
 		r.Memory[fmt.Sprint(i)] = math.MaxUint64
+	}
+	// All of it has to fit in a message.
+	for i := range 10000 {
+		r.Syscalls.Counters[fmt.Sprint("sites_", i)] = math.MaxUint64
+		r.Syscalls.Counters[fmt.Sprint(escapes(1), i)] = math.MaxUint64
 	}
 	return r, nil
 }

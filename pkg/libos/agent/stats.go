@@ -28,6 +28,7 @@ func (s service) ContainerStats(_ context.Context, r *agentapi.ContainerStatsReq
 		SwapMax:       g.number("memory.swap.max"),
 		PidsCurrent:   g.number("pids.current"),
 		PidsMax:       g.number("pids.max"),
+		Syscalls:      readSyscalls(syscallsFile),
 	}, nil
 }
 

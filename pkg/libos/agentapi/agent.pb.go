@@ -2200,6 +2200,7 @@ type ContainerStatsResponse struct {
 	SwapMax       uint64                 `protobuf:"varint,8,opt,name=swap_max,json=swapMax,proto3" json:"swap_max,omitempty"`                                                                                          // bytes; 2^64-1 = no limit
 	PidsCurrent   uint64                 `protobuf:"varint,9,opt,name=pids_current,json=pidsCurrent,proto3" json:"pids_current,omitempty"`
 	PidsMax       uint64                 `protobuf:"varint,10,opt,name=pids_max,json=pidsMax,proto3" json:"pids_max,omitempty"` // 2^64-1 = no limit
+	Syscalls      *Syscalls              `protobuf:"bytes,11,opt,name=syscalls,proto3" json:"syscalls,omitempty"`               // of the whole guest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2304,6 +2305,75 @@ func (x *ContainerStatsResponse) GetPidsMax() uint64 {
 	return 0
 }
 
+func (x *ContainerStatsResponse) GetSyscalls() *Syscalls {
+	if x != nil {
+		return x.Syscalls
+	}
+	return nil
+}
+
+// Syscalls tells how programs reach the guest's kernel (/proc/xlibos). A kernel
+// without X-LibOS has nothing to tell: then all is empty.
+type Syscalls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`                                                                                    // off, bounce or shared
+	Rewriting     string                 `protobuf:"bytes,2,opt,name=rewriting,proto3" json:"rewriting,omitempty"`                                                                          // off or on
+	Counters      map[string]uint64      `protobuf:"bytes,3,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // calls_direct …
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Syscalls) Reset() {
+	*x = Syscalls{}
+	mi := &file_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Syscalls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Syscalls) ProtoMessage() {}
+
+func (x *Syscalls) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Syscalls.ProtoReflect.Descriptor instead.
+func (*Syscalls) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Syscalls) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Syscalls) GetRewriting() string {
+	if x != nil {
+		return x.Rewriting
+	}
+	return ""
+}
+
+func (x *Syscalls) GetCounters() map[string]uint64 {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
 type WaitOOMRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2314,7 +2384,7 @@ type WaitOOMRequest struct {
 
 func (x *WaitOOMRequest) Reset() {
 	*x = WaitOOMRequest{}
-	mi := &file_agent_proto_msgTypes[35]
+	mi := &file_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2396,7 @@ func (x *WaitOOMRequest) String() string {
 func (*WaitOOMRequest) ProtoMessage() {}
 
 func (x *WaitOOMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[35]
+	mi := &file_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2409,7 @@ func (x *WaitOOMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOOMRequest.ProtoReflect.Descriptor instead.
 func (*WaitOOMRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WaitOOMRequest) GetId() string {
@@ -2365,7 +2435,7 @@ type WaitOOMResponse struct {
 
 func (x *WaitOOMResponse) Reset() {
 	*x = WaitOOMResponse{}
-	mi := &file_agent_proto_msgTypes[36]
+	mi := &file_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2447,7 @@ func (x *WaitOOMResponse) String() string {
 func (*WaitOOMResponse) ProtoMessage() {}
 
 func (x *WaitOOMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[36]
+	mi := &file_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2460,7 @@ func (x *WaitOOMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOOMResponse.ProtoReflect.Descriptor instead.
 func (*WaitOOMResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitOOMResponse) GetOomKills() uint64 {
@@ -2410,7 +2480,7 @@ type SetSizeRequest struct {
 
 func (x *SetSizeRequest) Reset() {
 	*x = SetSizeRequest{}
-	mi := &file_agent_proto_msgTypes[37]
+	mi := &file_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2492,7 @@ func (x *SetSizeRequest) String() string {
 func (*SetSizeRequest) ProtoMessage() {}
 
 func (x *SetSizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[37]
+	mi := &file_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2505,7 @@ func (x *SetSizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSizeRequest.ProtoReflect.Descriptor instead.
 func (*SetSizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetSizeRequest) GetMemoryBytes() uint64 {
@@ -2462,7 +2532,7 @@ type SetSizeResponse struct {
 
 func (x *SetSizeResponse) Reset() {
 	*x = SetSizeResponse{}
-	mi := &file_agent_proto_msgTypes[38]
+	mi := &file_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2544,7 @@ func (x *SetSizeResponse) String() string {
 func (*SetSizeResponse) ProtoMessage() {}
 
 func (x *SetSizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[38]
+	mi := &file_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2557,7 @@ func (x *SetSizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSizeResponse.ProtoReflect.Descriptor instead.
 func (*SetSizeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{38}
+	return file_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetSizeResponse) GetMemoryBytes() uint64 {
@@ -2512,7 +2582,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_proto_msgTypes[39]
+	mi := &file_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2594,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[39]
+	mi := &file_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2607,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{39}
+	return file_agent_proto_rawDescGZIP(), []int{40}
 }
 
 type StatsResponse struct {
@@ -2551,7 +2621,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_proto_msgTypes[40]
+	mi := &file_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2633,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[40]
+	mi := &file_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2646,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{40}
+	return file_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatsResponse) GetMemoryTotal() uint64 {
@@ -2788,7 +2858,7 @@ const file_agent_proto_rawDesc = "" +
 	"\tresources\x18\x02 \x01(\v2\x1e.xcontainer.agent.v1.ResourcesR\tresources\"\x10\n" +
 	"\x0eUpdateResponse\"'\n" +
 	"\x15ContainerStatsRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xac\x05\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xe7\x05\n" +
 	"\x16ContainerStatsResponse\x12F\n" +
 	"\x03cpu\x18\x01 \x03(\v24.xcontainer.agent.v1.ContainerStatsResponse.CpuEntryR\x03cpu\x12O\n" +
 	"\x06memory\x18\x02 \x03(\v27.xcontainer.agent.v1.ContainerStatsResponse.MemoryEntryR\x06memory\x12b\n" +
@@ -2802,7 +2872,8 @@ const file_agent_proto_rawDesc = "" +
 	"\bswap_max\x18\b \x01(\x04R\aswapMax\x12!\n" +
 	"\fpids_current\x18\t \x01(\x04R\vpidsCurrent\x12\x19\n" +
 	"\bpids_max\x18\n" +
-	" \x01(\x04R\apidsMax\x1a6\n" +
+	" \x01(\x04R\apidsMax\x129\n" +
+	"\bsyscalls\x18\v \x01(\v2\x1d.xcontainer.agent.v1.SyscallsR\bsyscalls\x1a6\n" +
 	"\bCpuEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a9\n" +
@@ -2810,6 +2881,13 @@ const file_agent_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a?\n" +
 	"\x11MemoryEventsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xc2\x01\n" +
+	"\bSyscalls\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x1c\n" +
+	"\trewriting\x18\x02 \x01(\tR\trewriting\x12G\n" +
+	"\bcounters\x18\x03 \x03(\v2+.xcontainer.agent.v1.Syscalls.CountersEntryR\bcounters\x1a;\n" +
+	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"6\n" +
 	"\x0eWaitOOMRequest\x12\x0e\n" +
@@ -2856,7 +2934,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_agent_proto_goTypes = []any{
 	(*Rlimit)(nil),                  // 0: xcontainer.agent.v1.Rlimit
 	(*Capabilities)(nil),            // 1: xcontainer.agent.v1.Capabilities
@@ -2893,18 +2971,20 @@ var file_agent_proto_goTypes = []any{
 	(*UpdateResponse)(nil),          // 32: xcontainer.agent.v1.UpdateResponse
 	(*ContainerStatsRequest)(nil),   // 33: xcontainer.agent.v1.ContainerStatsRequest
 	(*ContainerStatsResponse)(nil),  // 34: xcontainer.agent.v1.ContainerStatsResponse
-	(*WaitOOMRequest)(nil),          // 35: xcontainer.agent.v1.WaitOOMRequest
-	(*WaitOOMResponse)(nil),         // 36: xcontainer.agent.v1.WaitOOMResponse
-	(*SetSizeRequest)(nil),          // 37: xcontainer.agent.v1.SetSizeRequest
-	(*SetSizeResponse)(nil),         // 38: xcontainer.agent.v1.SetSizeResponse
-	(*StatsRequest)(nil),            // 39: xcontainer.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 40: xcontainer.agent.v1.StatsResponse
-	nil,                             // 41: xcontainer.agent.v1.Container.SysctlEntry
-	nil,                             // 42: xcontainer.agent.v1.Resources.UnifiedEntry
-	nil,                             // 43: xcontainer.agent.v1.ContainerStatsResponse.CpuEntry
-	nil,                             // 44: xcontainer.agent.v1.ContainerStatsResponse.MemoryEntry
-	nil,                             // 45: xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntry
-	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
+	(*Syscalls)(nil),                // 35: xcontainer.agent.v1.Syscalls
+	(*WaitOOMRequest)(nil),          // 36: xcontainer.agent.v1.WaitOOMRequest
+	(*WaitOOMResponse)(nil),         // 37: xcontainer.agent.v1.WaitOOMResponse
+	(*SetSizeRequest)(nil),          // 38: xcontainer.agent.v1.SetSizeRequest
+	(*SetSizeResponse)(nil),         // 39: xcontainer.agent.v1.SetSizeResponse
+	(*StatsRequest)(nil),            // 40: xcontainer.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 41: xcontainer.agent.v1.StatsResponse
+	nil,                             // 42: xcontainer.agent.v1.Container.SysctlEntry
+	nil,                             // 43: xcontainer.agent.v1.Resources.UnifiedEntry
+	nil,                             // 44: xcontainer.agent.v1.ContainerStatsResponse.CpuEntry
+	nil,                             // 45: xcontainer.agent.v1.ContainerStatsResponse.MemoryEntry
+	nil,                             // 46: xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntry
+	nil,                             // 47: xcontainer.agent.v1.Syscalls.CountersEntry
+	(*timestamppb.Timestamp)(nil),   // 48: google.protobuf.Timestamp
 }
 var file_agent_proto_depIdxs = []int32{
 	2,  // 0: xcontainer.agent.v1.Process.user:type_name -> xcontainer.agent.v1.User
@@ -2914,54 +2994,56 @@ var file_agent_proto_depIdxs = []int32{
 	5,  // 4: xcontainer.agent.v1.Process.scheduler:type_name -> xcontainer.agent.v1.Scheduler
 	6,  // 5: xcontainer.agent.v1.Process.io_priority:type_name -> xcontainer.agent.v1.IOPriority
 	7,  // 6: xcontainer.agent.v1.Container.mounts:type_name -> xcontainer.agent.v1.Mount
-	41, // 7: xcontainer.agent.v1.Container.sysctl:type_name -> xcontainer.agent.v1.Container.SysctlEntry
+	42, // 7: xcontainer.agent.v1.Container.sysctl:type_name -> xcontainer.agent.v1.Container.SysctlEntry
 	4,  // 8: xcontainer.agent.v1.Container.process:type_name -> xcontainer.agent.v1.Process
 	9,  // 9: xcontainer.agent.v1.Container.resources:type_name -> xcontainer.agent.v1.Resources
 	10, // 10: xcontainer.agent.v1.Container.devices:type_name -> xcontainer.agent.v1.Device
 	11, // 11: xcontainer.agent.v1.Container.start_hooks:type_name -> xcontainer.agent.v1.Hook
 	7,  // 12: xcontainer.agent.v1.Container.root_mounts:type_name -> xcontainer.agent.v1.Mount
-	42, // 13: xcontainer.agent.v1.Resources.unified:type_name -> xcontainer.agent.v1.Resources.UnifiedEntry
+	43, // 13: xcontainer.agent.v1.Resources.unified:type_name -> xcontainer.agent.v1.Resources.UnifiedEntry
 	8,  // 14: xcontainer.agent.v1.CreateContainerRequest.container:type_name -> xcontainer.agent.v1.Container
 	4,  // 15: xcontainer.agent.v1.ExecRequest.process:type_name -> xcontainer.agent.v1.Process
-	46, // 16: xcontainer.agent.v1.WaitResponse.exited_at:type_name -> google.protobuf.Timestamp
+	48, // 16: xcontainer.agent.v1.WaitResponse.exited_at:type_name -> google.protobuf.Timestamp
 	26, // 17: xcontainer.agent.v1.ProcessesResponse.processes:type_name -> xcontainer.agent.v1.ProcessInfo
 	9,  // 18: xcontainer.agent.v1.UpdateRequest.resources:type_name -> xcontainer.agent.v1.Resources
-	43, // 19: xcontainer.agent.v1.ContainerStatsResponse.cpu:type_name -> xcontainer.agent.v1.ContainerStatsResponse.CpuEntry
-	44, // 20: xcontainer.agent.v1.ContainerStatsResponse.memory:type_name -> xcontainer.agent.v1.ContainerStatsResponse.MemoryEntry
-	45, // 21: xcontainer.agent.v1.ContainerStatsResponse.memory_events:type_name -> xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntry
-	12, // 22: xcontainer.agent.v1.Agent.CreateContainer:input_type -> xcontainer.agent.v1.CreateContainerRequest
-	14, // 23: xcontainer.agent.v1.Agent.StartContainer:input_type -> xcontainer.agent.v1.StartContainerRequest
-	16, // 24: xcontainer.agent.v1.Agent.Exec:input_type -> xcontainer.agent.v1.ExecRequest
-	18, // 25: xcontainer.agent.v1.Agent.Wait:input_type -> xcontainer.agent.v1.WaitRequest
-	20, // 26: xcontainer.agent.v1.Agent.Signal:input_type -> xcontainer.agent.v1.SignalRequest
-	22, // 27: xcontainer.agent.v1.Agent.Resize:input_type -> xcontainer.agent.v1.ResizeRequest
-	24, // 28: xcontainer.agent.v1.Agent.Processes:input_type -> xcontainer.agent.v1.ProcessesRequest
-	27, // 29: xcontainer.agent.v1.Agent.Remove:input_type -> xcontainer.agent.v1.RemoveRequest
-	29, // 30: xcontainer.agent.v1.Agent.Sync:input_type -> xcontainer.agent.v1.SyncRequest
-	39, // 31: xcontainer.agent.v1.Agent.Stats:input_type -> xcontainer.agent.v1.StatsRequest
-	31, // 32: xcontainer.agent.v1.Agent.Update:input_type -> xcontainer.agent.v1.UpdateRequest
-	33, // 33: xcontainer.agent.v1.Agent.ContainerStats:input_type -> xcontainer.agent.v1.ContainerStatsRequest
-	35, // 34: xcontainer.agent.v1.Agent.WaitOOM:input_type -> xcontainer.agent.v1.WaitOOMRequest
-	37, // 35: xcontainer.agent.v1.Agent.SetSize:input_type -> xcontainer.agent.v1.SetSizeRequest
-	13, // 36: xcontainer.agent.v1.Agent.CreateContainer:output_type -> xcontainer.agent.v1.CreateContainerResponse
-	15, // 37: xcontainer.agent.v1.Agent.StartContainer:output_type -> xcontainer.agent.v1.StartContainerResponse
-	17, // 38: xcontainer.agent.v1.Agent.Exec:output_type -> xcontainer.agent.v1.ExecResponse
-	19, // 39: xcontainer.agent.v1.Agent.Wait:output_type -> xcontainer.agent.v1.WaitResponse
-	21, // 40: xcontainer.agent.v1.Agent.Signal:output_type -> xcontainer.agent.v1.SignalResponse
-	23, // 41: xcontainer.agent.v1.Agent.Resize:output_type -> xcontainer.agent.v1.ResizeResponse
-	25, // 42: xcontainer.agent.v1.Agent.Processes:output_type -> xcontainer.agent.v1.ProcessesResponse
-	28, // 43: xcontainer.agent.v1.Agent.Remove:output_type -> xcontainer.agent.v1.RemoveResponse
-	30, // 44: xcontainer.agent.v1.Agent.Sync:output_type -> xcontainer.agent.v1.SyncResponse
-	40, // 45: xcontainer.agent.v1.Agent.Stats:output_type -> xcontainer.agent.v1.StatsResponse
-	32, // 46: xcontainer.agent.v1.Agent.Update:output_type -> xcontainer.agent.v1.UpdateResponse
-	34, // 47: xcontainer.agent.v1.Agent.ContainerStats:output_type -> xcontainer.agent.v1.ContainerStatsResponse
-	36, // 48: xcontainer.agent.v1.Agent.WaitOOM:output_type -> xcontainer.agent.v1.WaitOOMResponse
-	38, // 49: xcontainer.agent.v1.Agent.SetSize:output_type -> xcontainer.agent.v1.SetSizeResponse
-	36, // [36:50] is the sub-list for method output_type
-	22, // [22:36] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	44, // 19: xcontainer.agent.v1.ContainerStatsResponse.cpu:type_name -> xcontainer.agent.v1.ContainerStatsResponse.CpuEntry
+	45, // 20: xcontainer.agent.v1.ContainerStatsResponse.memory:type_name -> xcontainer.agent.v1.ContainerStatsResponse.MemoryEntry
+	46, // 21: xcontainer.agent.v1.ContainerStatsResponse.memory_events:type_name -> xcontainer.agent.v1.ContainerStatsResponse.MemoryEventsEntry
+	35, // 22: xcontainer.agent.v1.ContainerStatsResponse.syscalls:type_name -> xcontainer.agent.v1.Syscalls
+	47, // 23: xcontainer.agent.v1.Syscalls.counters:type_name -> xcontainer.agent.v1.Syscalls.CountersEntry
+	12, // 24: xcontainer.agent.v1.Agent.CreateContainer:input_type -> xcontainer.agent.v1.CreateContainerRequest
+	14, // 25: xcontainer.agent.v1.Agent.StartContainer:input_type -> xcontainer.agent.v1.StartContainerRequest
+	16, // 26: xcontainer.agent.v1.Agent.Exec:input_type -> xcontainer.agent.v1.ExecRequest
+	18, // 27: xcontainer.agent.v1.Agent.Wait:input_type -> xcontainer.agent.v1.WaitRequest
+	20, // 28: xcontainer.agent.v1.Agent.Signal:input_type -> xcontainer.agent.v1.SignalRequest
+	22, // 29: xcontainer.agent.v1.Agent.Resize:input_type -> xcontainer.agent.v1.ResizeRequest
+	24, // 30: xcontainer.agent.v1.Agent.Processes:input_type -> xcontainer.agent.v1.ProcessesRequest
+	27, // 31: xcontainer.agent.v1.Agent.Remove:input_type -> xcontainer.agent.v1.RemoveRequest
+	29, // 32: xcontainer.agent.v1.Agent.Sync:input_type -> xcontainer.agent.v1.SyncRequest
+	40, // 33: xcontainer.agent.v1.Agent.Stats:input_type -> xcontainer.agent.v1.StatsRequest
+	31, // 34: xcontainer.agent.v1.Agent.Update:input_type -> xcontainer.agent.v1.UpdateRequest
+	33, // 35: xcontainer.agent.v1.Agent.ContainerStats:input_type -> xcontainer.agent.v1.ContainerStatsRequest
+	36, // 36: xcontainer.agent.v1.Agent.WaitOOM:input_type -> xcontainer.agent.v1.WaitOOMRequest
+	38, // 37: xcontainer.agent.v1.Agent.SetSize:input_type -> xcontainer.agent.v1.SetSizeRequest
+	13, // 38: xcontainer.agent.v1.Agent.CreateContainer:output_type -> xcontainer.agent.v1.CreateContainerResponse
+	15, // 39: xcontainer.agent.v1.Agent.StartContainer:output_type -> xcontainer.agent.v1.StartContainerResponse
+	17, // 40: xcontainer.agent.v1.Agent.Exec:output_type -> xcontainer.agent.v1.ExecResponse
+	19, // 41: xcontainer.agent.v1.Agent.Wait:output_type -> xcontainer.agent.v1.WaitResponse
+	21, // 42: xcontainer.agent.v1.Agent.Signal:output_type -> xcontainer.agent.v1.SignalResponse
+	23, // 43: xcontainer.agent.v1.Agent.Resize:output_type -> xcontainer.agent.v1.ResizeResponse
+	25, // 44: xcontainer.agent.v1.Agent.Processes:output_type -> xcontainer.agent.v1.ProcessesResponse
+	28, // 45: xcontainer.agent.v1.Agent.Remove:output_type -> xcontainer.agent.v1.RemoveResponse
+	30, // 46: xcontainer.agent.v1.Agent.Sync:output_type -> xcontainer.agent.v1.SyncResponse
+	41, // 47: xcontainer.agent.v1.Agent.Stats:output_type -> xcontainer.agent.v1.StatsResponse
+	32, // 48: xcontainer.agent.v1.Agent.Update:output_type -> xcontainer.agent.v1.UpdateResponse
+	34, // 49: xcontainer.agent.v1.Agent.ContainerStats:output_type -> xcontainer.agent.v1.ContainerStatsResponse
+	37, // 50: xcontainer.agent.v1.Agent.WaitOOM:output_type -> xcontainer.agent.v1.WaitOOMResponse
+	39, // 51: xcontainer.agent.v1.Agent.SetSize:output_type -> xcontainer.agent.v1.SetSizeResponse
+	38, // [38:52] is the sub-list for method output_type
+	24, // [24:38] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -2978,7 +3060,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
