@@ -3,11 +3,14 @@
 package task
 
 import (
+	"fmt"
 	"math"
 	"time"
 
 	v1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	v2 "github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // noLimitV1 is how cgroup v1 writes that memory has no limit.
@@ -63,6 +66,20 @@ func orMax(limit uint64) uint64 {
 		return math.MaxUint64
 	}
 	return limit
+}
+
+// metrics are the numbers as a host with that version of cgroups has them, and
+// those of system calls (statsapi.Metrics).
+func (n numbers) metrics(unified bool) (*anypb.Any, error) {
+	var m any = n.v1()
+	if unified {
+		m = n.v2()
+	}
+	a, err := typeurl.MarshalAnyToProto(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode metrics: %w", err)
+	}
+	return a, addSyscalls(a, n.inGuest().syscalls)
 }
 
 // v2 is what containerd expects of a host with cgroup v2.

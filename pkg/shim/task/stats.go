@@ -9,10 +9,10 @@ import (
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/log"
-	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/statsapi"
 )
 
 const (
@@ -38,6 +38,8 @@ type guestNumbers struct {
 	cpu, memory, events map[string]uint64 // known names only
 
 	memoryCurrent, memoryPeak, pids uint64
+
+	syscalls *statsapi.Syscalls // nil if the agent does not tell
 }
 
 // Names of cgroup v2 files that metrics have a place for.
@@ -60,6 +62,7 @@ func takeNumbers(r *agentapi.ContainerStatsResponse) *guestNumbers {
 		memoryCurrent: r.MemoryCurrent,
 		memoryPeak:    r.MemoryPeak,
 		pids:          r.PidsCurrent,
+		syscalls:      takeSyscalls(r.Syscalls),
 	}
 	for name, v := range pick(r.Memory, memoryBytes) {
 		n.memory[name] = min(v, n.memoryCurrent)
@@ -98,10 +101,7 @@ func (c *container) stats(ctx context.Context) (*anypb.Any, error) {
 	if n.guest == nil && n.domain == nil {
 		return nil, notFound("container %s has no numbers", c.id)
 	}
-	if cgroups.Mode() == cgroups.Unified { // what clients of this host expect
-		return typeurl.MarshalAnyToProto(n.v2())
-	}
-	return typeurl.MarshalAnyToProto(n.v1())
+	return n.metrics(cgroups.Mode() == cgroups.Unified) // what clients of this host expect
 }
 
 // fetchGuest asks the agent, once however many want to know.

@@ -5,10 +5,15 @@ package task_test
 import (
 	"testing"
 
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
 	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
+	"github.com/xcontainer/xcontainer/pkg/shim/statsapi"
+	"github.com/xcontainer/xcontainer/pkg/shim/task/tasktest"
 )
 
 // TestXLibOS: the annotation gets to the domain, and a wrong one to nobody.
@@ -35,4 +40,43 @@ func TestXLibOS(t *testing.T) {
 	if err = errgrpc.ToNative(err); !is(err, errdefs.ErrInvalidArgument) || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
+}
+
+// syscalls are the counters in a container's metrics.
+func (b *box) syscalls() *statsapi.Syscalls {
+	b.t.Helper()
+	r, err := b.task.Stats(b.ctx(), &taskapi.StatsRequest{ID: b.id})
+	if err != nil {
+		b.t.Fatalf("stats: %v", err)
+	}
+	var m statsapi.Metrics
+	if err := proto.Unmarshal(r.GetStats().GetValue(), &m); err != nil {
+		b.t.Fatal(err)
+	}
+	return m.Syscalls
+}
+
+// TestSyscallsByStats: a client of the shim gets what the guest counts, of a paused
+// one the last of it.
+func TestSyscallsByStats(t *testing.T) {
+	d := newDaemon(t)
+	b := d.sleeper()
+	if got := b.syscalls(); got != nil {
+		t.Errorf("from an agent that does not tell: %v", got)
+	}
+	d.guest().Answer(tasktest.Answers{Stats: func() *agentapi.ContainerStatsResponse {
+		return &agentapi.ContainerStatsResponse{Syscalls: &agentapi.Syscalls{
+			Mode: "shared", Rewriting: "off", Counters: map[string]uint64{"calls_bounced": 9},
+		}}
+	}})
+	want := &statsapi.Syscalls{Mode: "shared", Rewriting: "off", Counters: map[string]uint64{"calls_bounced": 9}}
+	if got := b.syscalls(); !proto.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	b.mustPause()
+	if got := b.syscalls(); !proto.Equal(got, want) {
+		t.Errorf("paused: %v, want %v", got, want)
+	}
+	b.mustResume()
+	b.end()
 }
