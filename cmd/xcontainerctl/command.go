@@ -22,6 +22,8 @@ usage:
         domains with their containers
   xcontainerctl logs [--json] [--root DIR] [--namespace NAME] [-f] CONTAINER
         kernel log of a container's guest; -f goes on until the container ends
+  xcontainerctl syscalls [--json] [--root DIR] [--namespace NAME] CONTAINER
+        how a container's programs reach its kernel: directly or by way of Xen
   xcontainerctl check [--json] [--share DIR] [--address SOCKET]
         whether this host is fit for X-Containers, and what to do; exit code 1 if
         not
@@ -59,6 +61,8 @@ type system struct {
 	now func() time.Time
 	// output is what a program prints on its standard output.
 	output func(ctx context.Context, program string, args ...string) (string, error)
+	// metrics are a container's, encoded, from the shim that listens on a socket.
+	metrics func(ctx context.Context, socket, id string) ([]byte, error)
 	// dial connects to a socket and closes the connection.
 	dial func(path string) error
 	// feature tries one of the kernel's system calls.
@@ -111,6 +115,7 @@ type subcommand struct {
 var subcommands = map[string]subcommand{
 	"ps":       {(*command).ps, []option{optRoot}, 0},
 	"logs":     {(*command).logs, []option{optRoot, optNamespace, optFollow}, 1},
+	"syscalls": {(*command).syscalls, []option{optRoot, optNamespace}, 1},
 	"check":    {(*command).check, []option{optShare, optAddress}, 0},
 	"sweep":    {(*command).sweep, []option{optRoot, optSockets, optYes}, 0},
 	"overhead": {(*command).overhead, []option{optRoot, optShare, optMemory}, 0},

@@ -25,19 +25,31 @@ const logPoll = 200 * time.Millisecond
 // identifier is what containerd takes as a namespace or a container's id.
 var identifier = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*$`)
 
+// bundleOf is where the bundle of a container would be.
+func (c *command) bundleOf(id string) (string, error) {
+	for what, name := range map[string]string{"namespace": c.namespace, "container": id} {
+		if !identifier.MatchString(name) {
+			return "", fmt.Errorf("%q is no name of a %s", name, what)
+		}
+	}
+	return filepath.Join(c.root, c.namespace, id), nil
+}
+
+func (c *command) errNoContainer(id string) error {
+	return fmt.Errorf("no X-Container %s runs in namespace %s; xcontainerctl ps lists them, and what a crashed guest said last is in containerd's log", id, c.namespace)
+}
+
 // logs prints what a guest's kernel logged. The bytes are the guest's: what is no
 // printable character does not get to the user's terminal.
 func (c *command) logs(ctx context.Context) error {
 	id := c.args[0]
-	for what, name := range map[string]string{"namespace": c.namespace, "container": id} {
-		if !identifier.MatchString(name) {
-			return fmt.Errorf("%q is no name of a %s", name, what)
-		}
+	dir, err := c.bundleOf(id)
+	if err != nil {
+		return err
 	}
-	dir := filepath.Join(c.root, c.namespace, id)
 	f, err := os.Open(filepath.Join(dir, record.ConsoleName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no X-Container %s runs in namespace %s; xcontainerctl ps lists them, and what a crashed guest said last is in containerd's log", id, c.namespace)
+		return c.errNoContainer(id)
 	}
 	if err != nil {
 		return fmt.Errorf("logs of container %s: %w", id, err)

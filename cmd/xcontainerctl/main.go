@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command xcontainerctl shows what X-Containers are doing on this host, by
-// asking Xen and the shims' records; it needs no daemon. It changes nothing, but
+// asking Xen, the shims and their records; it needs no daemon. It changes nothing, but
 // for the short-lived domain that `overhead` measures and what `sweep --yes`
 // removes.
 package main

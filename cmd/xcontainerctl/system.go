@@ -10,6 +10,9 @@ import (
 	"os/exec"
 	"time"
 
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 
 	"github.com/xcontainer/xcontainer/pkg/xen"
@@ -25,7 +28,7 @@ const (
 func realSystem() system {
 	return system{
 		openXen: xen.Open, bootGuest: bootGuest, pss: readPSS, now: time.Now,
-		output: output, dial: dial, feature: feature, files: "/",
+		output: output, metrics: metrics, dial: dial, feature: feature, files: "/",
 		maySweep: maySweep, settle: sweepSettle,
 	}
 }
@@ -38,6 +41,22 @@ func output(ctx context.Context, program string, args ...string) (string, error)
 		return "", fmt.Errorf("run %s: %w", program, err)
 	}
 	return string(out), nil
+}
+
+// metrics asks a shim by the service that containerd uses. It answers to its own
+// user only, root.
+func metrics(ctx context.Context, socket, id string) ([]byte, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	r, err := taskapi.NewTTRPCTaskClient(client).Stats(ctx, &taskapi.StatsRequest{ID: id})
+	if err != nil {
+		return nil, errgrpc.ToNative(err)
+	}
+	return r.GetStats().GetValue(), nil
 }
 
 func dial(path string) error {

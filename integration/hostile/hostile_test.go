@@ -175,8 +175,12 @@ func (h *host) neighbour() {
 	h.Cleanup(func() { h.sh("timeout 60 ctr task rm -f neighbour; timeout 60 ctr c rm neighbour") })
 }
 
-// consoleFile is where the shim keeps what the guest says, until the end.
-const consoleFile = "/run/hostile/state/io.containerd.runtime.v2.task/default/hostile/console.log"
+// stateDir has the bundles of the second daemon, and consoleFile is where the shim
+// keeps what the guest says, until the end.
+const (
+	stateDir    = "/run/hostile/state/io.containerd.runtime.v2.task"
+	consoleFile = stateDir + "/default/hostile/console.log"
+)
 
 func (h *host) run(a attack, i int) {
 	h.must(fmt.Sprintf("rm -f /run/hostile/console /run/hostile/ran; ln -sfn /var/tmp/hostile/share.d/%d /run/hostile/share", i))
@@ -203,17 +207,21 @@ func (h *host) run(a attack, i int) {
 // provoke makes the calls that such a guest answers as it likes. Each has to
 // come back, with whatever result.
 func (h *host) provoke() {
-	const exec = "task exec -d --exec-id "
+	const (
+		task = "ctr -a /run/hostile/sock task "
+		exec = task + "exec -d --exec-id "
+	)
 	for _, call := range []string{
-		"task ps hostile", "task metrics hostile", exec + "p1 hostile true", exec + "p2 hostile true",
-		"task pause hostile", "task resume hostile", "task kill -s USR1 hostile",
+		task + "ps hostile", task + "metrics hostile", exec + "p1 hostile true", exec + "p2 hostile true",
+		"xcontainerctl syscalls --root " + stateDir + " hostile",
+		task + "pause hostile", task + "resume hostile", task + "kill -s USR1 hostile",
 	} {
 		// What a process prints is its own; lists, and errors of ctr, are ours.
 		show := "cat"
 		if strings.HasPrefix(call, exec) {
 			show = "grep -a '^ctr: '"
 		}
-		out, code := h.sh(fmt.Sprintf(`timeout %d ctr -a /run/hostile/sock %s >/run/hostile/said 2>&1
+		out, code := h.sh(fmt.Sprintf(`timeout %d %s >/run/hostile/said 2>&1
 code=$?; head -c 100000 /run/hostile/said | %s | head -c 3000; exit $code`, endLimit, call, show))
 		if code == 124 {
 			h.Errorf("%s: no answer in %d s", call, endLimit)
