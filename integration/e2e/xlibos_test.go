@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// TestTwoKernels: a container that never has more than one virtual CPU runs on the
+// kernel for one.
+func TestTwoKernels(t *testing.T) {
+	onXen(t)
+	s := begin(t)
+	for vcpus, smp := range map[string]bool{"1": false, "2": true} {
+		s.sub(vcpus, func(s *story) {
+			r := s.run("--annotation io.xcontainer.vcpus="+vcpus, busybox, "sh", "-c", "nproc; uname -v")
+			s.wantCode(r, 0)
+			if !strings.HasPrefix(r.stdout, vcpus+"\n") || strings.Contains(r.stdout, " SMP ") != smp {
+				s.Errorf("processors and kernel: %q", r.stdout)
+			}
+		})
+	}
+}
+
+// TestXLibOSModes: the annotation gets to the guest's kernel, and what that counts
+// gets back.
+func TestXLibOSModes(t *testing.T) {
+	onXen(t)
+	s := begin(t)
+	for _, c := range []struct {
+		flags, option string
+		modes         string // that the kernel may say, the last one if it has no X-LibOS
+	}{
+		{"", "", "bounce shared off none"},
+		{"--annotation io.xcontainer.xlibos=full", "", "bounce shared off none"},
+		{"--annotation io.xcontainer.xlibos=entry", "xlibos=entry", "bounce shared off none"},
+		{"--annotation io.xcontainer.xlibos=off", "xlibos=off", "off none"},
+	} {
+		s.sub("mode "+c.option, func(s *story) {
+			id := s.start(c.flags, busybox, "sleep", "1000")
+			r := s.exec("", id, "cat", "/proc/cmdline")
+			s.wantCode(r, 0)
+			got := ""
+			for word := range strings.FieldsSeq(r.stdout) {
+				if strings.HasPrefix(word, "xlibos=") {
+					got = word
+				}
+			}
+			if got != c.option {
+				s.Errorf("the kernel was told %q of X-LibOS, want %q", got, c.option)
+			}
+			r = s.must("xcontainerctl syscalls --json " + id)
+			var n struct {
+				Container string `json:"container"`
+				Mode      string `json:"mode"`
+			}
+			if err := json.Unmarshal([]byte(r.stdout), &n); err != nil {
+				s.Fatalf("%v in %v", err, r)
+			}
+			if n.Container != id || !strings.Contains(" "+c.modes+" ", " "+n.Mode+" ") {
+				s.Errorf("mode %q of %s, want one of %s", n.Mode, n.Container, c.modes)
+			}
+		})
+	}
+}
