@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The syscall instruction does not need a stack. Programs make calls without one
+ * when they end a thread and have just unmapped its stack, for example.
+ */
+#include "torture.h"
+
+#include <sched.h>
+
+#define BYTES(...) do { \
+	const unsigned char b[] = { __VA_ARGS__ }; \
+	memcpy(p, b, sizeof(b)); \
+	p += sizeof(b); \
+} while (0)
+
+/* For FORM_MOV, a move that does no harm: of rcx to r10. */
+#define MOVE (1 | 10 << 4)
+
+/* A function that makes a call with its first argument as the stack pointer. */
+struct at {
+	long (*run)(unsigned long sp);
+	enum form form;
+};
+static struct at at[FORMS];
+static int n_at;
+
+/* A call needs a stack. Who writes one for a syscall has to see to that. */
+static bool stackless(enum form form, int nr)
+{
+	return form != FORM_CALL && usable(form, nr);
+}
+
+/* The form needs a word above the stack pointer. */
+static bool needs_memory(enum form form)
+{
+	return form == FORM_STACK || form == FORM_CANCEL;
+}
+
+static void build(void)
+{
+	unsigned char *code, *p;
+
+	if (n_at)
+		return;
+	code = p = code_pages(PAGE);
+	for (int form = 0; form < FORMS; form++) {
+		if (!stackless(form, SYS_getpid))
+			continue;
+		at[n_at++] = (struct at){ (void *)p, form };
+		BYTES(0x49, 0x89, 0xe0);		/* mov %rsp, %r8 */
+		BYTES(0xb8, SYS_getpid, 0, 0, 0);
+		BYTES(0x48, 0x89, 0xfc);		/* mov %rdi, %rsp */
+		BYTES(0x90, 0x90, 0x90, 0x90);
+		p = put_form(p, form, SYS_getpid, form == FORM_MOV ? MOVE : 8);
+		BYTES(0x4c, 0x89, 0xc4);		/* mov %r8, %rsp */
+		BYTES(0xc3);
+	}
+	seal(code, PAGE);
+}
+
+/* try makes all forms' calls at sp, if they can be made there. */
+static void try(const char *what, unsigned long sp, bool memory)
+{
+	long pid = getpid();
+
+	for (int i = 0; i < n_at; i++) {
+		if (needs_memory(at[i].form) && !memory)
+			continue;
+		for (int n = 0; n < 2 * HOT; n++) {
+			/* What is in the stack must be left alone, but for what is below. */
+			if (at[i].form == FORM_STACK)
+				memcpy((char *)sp + 8, &(long){ SYS_getpid }, 8);
+			long r = at[i].run(sp);
+			if (r != pid) {
+				bad("%s: stack %s: result %ld, want %ld", form_name[at[i].form], what, r, pid);
+				return;
+			}
+		}
+		ran(2 * HOT);
+	}
+}
+
+static unsigned char *map(unsigned long size, int protection)
+{
+	void *p = mmap(NULL, size, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		fail("mmap");
+	return p;
+}
+
+static void places(void)
+{
+	unsigned char *area, *stack;
+
+	build();
+	area = map(3 * PAGE, PROT_NONE);
+	stack = area + PAGE;
+	if (mprotect(stack, PAGE, PROT_READ | PROT_WRITE))
+		fail("mprotect");
+	try("in the middle of a page", (unsigned long)stack + 2048, true);
+	for (int n = 1; n < 8; n++)
+		try("not aligned", (unsigned long)stack + 2048 + n, true);
+	try("with one word", (unsigned long)stack + 8, true);
+	try("without a word", (unsigned long)stack, true);
+	try("across its beginning", (unsigned long)stack + 4, true);
+	try("at the end", (unsigned long)stack + PAGE, false);
+	try("of no access", (unsigned long)stack + PAGE + 2048, false);
+	try("of nothing", 0, false);
+	try("in the first page", 0x800, false);
+	try("at the end of programs' memory", 0x7ffffffff000, false);
+	try("that is no address", 0x0000900000000000, false);
+	try("that is no address, not aligned", 0x7fffffffffffffff, false);
+	if (mprotect(stack, PAGE, PROT_READ))
+		fail("mprotect");
+	try("that is only read", (unsigned long)stack + 2048, false);
+	munmap(stack, PAGE);
+	try("unmapped", (unsigned long)stack + 2048, false);
+	munmap(area, PAGE);
+	munmap(stack + PAGE, PAGE);
+}
+
+/* A task that unmaps its stack and ends, as the C library's threads do. */
+
+#define STACK_SIZE (4 * PAGE)
+#define TASKS 50
+
+static void *ender[FORMS];
+
+/* put_ender: rdi and rsi are the stack; the result of munmap is the exit code. */
+static unsigned char *put_ender(unsigned char *p, enum form form)
+{
+	BYTES(0xb8, SYS_munmap, 0, 0, 0);
+	p = put_form(p, form, SYS_munmap, MOVE);
+	BYTES(0x89, 0xc7);		/* mov %eax, %edi */
+	BYTES(0xb8, SYS_exit, 0, 0, 0);
+	p = put_form(p, form, SYS_exit, MOVE);
+	BYTES(0x0f, 0x0b);		/* ud2 */
+	return p;
+}
+
+/* start has a task execute code on a stack of its own, in this memory. */
+static pid_t start(const void *code, unsigned char *stack)
+{
+	register const void *r12 asm("r12") = code;
+	register unsigned char *r13 asm("r13") = stack;
+	long pid;
+
+	asm volatile("nopl (%%rax)\n\t"
+		     "syscall\n\t"
+		     "test %%eax, %%eax\n\t"
+		     "jnz 1f\n\t"
+		     "mov %%r13, %%rdi\n\t"
+		     "mov %[size], %%esi\n\t"
+		     "jmp *%%r12\n"
+		     "1:"
+		     : "=a"(pid)
+		     : "0"((long)SYS_clone), "D"((long)(CLONE_VM | CLONE_FS | CLONE_FILES | SIGCHLD)),
+		       "S"(stack + STACK_SIZE), "d"(0L), "r"(r12), "r"(r13), [size] "i"(STACK_SIZE)
+		     : "rcx", "r8", "r10", "r11", "memory", "cc");
+	return pid;
+}
+
+static void endings(void)
+{
+	build();
+	if (!ender[FORM_ABS]) {
+		unsigned char *code = code_pages(PAGE), *p = code;
+
+		for (int form = 0; form < FORMS; form++) {
+			if (needs_memory(form) || !stackless(form, SYS_munmap))
+				continue;
+			ender[form] = p;
+			p = put_ender(p, form);
+		}
+		seal(code, PAGE);
+	}
+	for (int form = 0; form < FORMS; form++) {
+		if (!ender[form])
+			continue;
+		for (int n = 0; n < TASKS; n++) {
+			pid_t pid = start(ender[form], map(STACK_SIZE, PROT_READ | PROT_WRITE));
+			int status;
+
+			if (pid < 0)
+				fail("clone");
+			status = reap(pid);
+			if (status) {
+				bad("%s: a task that unmaps its stack ended with %d", form_name[form], status);
+				return;
+			}
+		}
+		ran(TASKS);
+	}
+}
+
+const struct test tests[] = {
+	{ "places", places },
+	{ "endings", endings },
+	{ NULL, NULL },
+};
