@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ demo: deps lab payload ## build everything and run a container in the lab
 
 # One after the other, each with its own last line: two labs at once take each
 # ten times as long.
-test: deps unit e2e client-tests-short daemons-short soak-short chaos-short hostile-short fuzz-short ## all tests: unit, then everything on real Xen in the lab
+test: deps unit e2e client-tests-short daemons-short soak-short chaos-short hostile-short torture-short fuzz-short ## all tests: unit, then everything on real Xen in the lab
 
 e2e: deps lab payload ## the toolstack and containers on real Xen in the lab
 	@integration/step.sh 'lab and end-to-end tests (real Xen 4.17 in QEMU)' \
@@ -71,6 +71,12 @@ hostile: deps lab payload ## guests that mean harm, each for HOSTILE_SECONDS, 30
 HOSTILE_QUICK := TestBackEnd|TestHostile/(device|rings|FUSE|vsock|resets|console|hello|random|frames)
 hostile-short: deps lab payload ## most of them, for seconds
 	@HOSTILE_SECONDS=4 $(GO) -C integration test -json -count=1 -timeout 60m -run '$(HOSTILE_QUICK)' ./hostile/ | $(TALLY)
+
+torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 4 hours
+	@XLIBOS_SECONDS=600 XLIBOS_MODES=full $(GO) -C integration test -json -count=1 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
+
+torture-short: deps lab payload ## each for seconds, with X-LibOS whole, with its entry only, and off
+	@$(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
 
 soak: deps payload ## 1,000 execs in one container, then 300 containers, and what grows: 30 to 60 minutes under emulation
 	@$(GO) -C integration run ./cmd/soak

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package xlibos runs programs that try to tell X-LibOS from plain Linux, in
+// containers on real Xen.
+//
+// torture has them: each looks at one thing that rewriting system calls, or
+// entering the kernel by a call, may break, and passes on any Linux. They run on
+// the kernel for one processor and on that for more, with X-LibOS whole, with its
+// entry only, and off. The kernel's log must have no warning afterwards, and
+// /proc/xlibos must tell that sites were rewritten where they were to be.
+package xlibos

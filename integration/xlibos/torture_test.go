@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xlibos
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xcontainer/xcontainer/integration/lab"
+)
+
+// program is a file of torture/ and what is known of its calls.
+type program struct {
+	name string
+	// rewritten: with X-LibOS whole some of its sites are.
+	rewritten bool
+	// direct is the share of calls that then do without Xen, at least. The rest are
+	// calls of sites that are new, or of forms that are never rewritten.
+	direct float64
+}
+
+var programs = []program{
+	{name: "regs", rewritten: true, direct: 0.1},
+	{name: "race", rewritten: true, direct: 0.1},
+	{name: "restart", rewritten: true},
+	{name: "singlestep", rewritten: true},
+	{name: "seccomp", rewritten: true},
+	{name: "longjmp", rewritten: true, direct: 0.3},
+	{name: "redzone"}, // its sites are to be left alone
+	{name: "branch"},  // most of them too
+	{name: "gs"},      // may be without for its %gs
+	{name: "forks", rewritten: true},
+	{name: "stacks"},
+	{name: "selfmod", rewritten: true},
+}
+
+// common is linked to each program.
+var common = []string{"torture.c", "sites.c", "alarm.c"}
+
+// What the tests take from their environment.
+const (
+	envSeconds = "XLIBOS_SECONDS" // of each program
+	envModes   = "XLIBOS_MODES"   // of X-LibOS, with commas
+)
+
+// Values of io.xcontainer.xlibos.
+const (
+	modeFull  = "full"
+	modeEntry = "entry"
+	modeOff   = "off"
+)
+
+const (
+	image = "docker.io/library/busybox:lab"
+	// folder is where dom0 has the programs, and containers see it.
+	folder = "/var/tmp/torture"
+	// patience is what a program takes beyond its time before it is given up; it
+	// ends itself some time earlier.
+	patience = 8 * time.Minute
+)
+
+func TestTorture(t *testing.T) {
+	seconds, err := strconv.Atoi(cmp.Or(os.Getenv(envSeconds), "4"))
+	if err != nil || seconds < 1 {
+		t.Fatalf("%s=%q is no number of seconds", envSeconds, os.Getenv(envSeconds))
+	}
+	modes := strings.Split(cmp.Or(os.Getenv(envModes), modeFull+","+modeEntry+","+modeOff), ",")
+	for _, m := range modes {
+		if !slices.Contains([]string{modeFull, modeEntry, modeOff}, m) {
+			t.Fatalf("%s: %q is no mode of X-LibOS", envModes, m)
+		}
+	}
+	build(t)
+	for _, vcpus := range []int{1, 2} {
+		for _, mode := range modes {
+			t.Run(fmt.Sprintf("%d vCPU/%s", vcpus, mode), func(t *testing.T) {
+				g := &guest{id: fmt.Sprintf("torture-%d-%s", vcpus, mode), mode: mode, vcpus: vcpus}
+				t.Cleanup(func() { g.remove(t) })
+				for _, p := range programs {
+					t.Run(p.name, func(t *testing.T) { g.run(t, p, seconds) })
+				}
+			})
+		}
+	}
+}
+
+// build compiles the programs and brings them to dom0.
+func build(t *testing.T) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), filepath.Base(folder))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range programs {
+		args := []string{"-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", filepath.Join(dir, p.name), p.name + ".c"}
+		cmd := exec.CommandContext(t.Context(), "gcc", append(args, common...)...)
+		cmd.Dir = "torture"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", p.name, err, out)
+		}
+	}
+	if err := machine.CopyTo(t.Context(), dir, filepath.Dir(folder)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// guest is a container that programs run in one after the other. It is made anew
+// when one of them has ended it.
+type guest struct {
+	id, mode string
+	vcpus    int
+	runs     bool
+	execs    int
+	told     map[string]bool // lines of its log that a test has failed for
+}
+
+// sh runs a script in dom0 for at most limit.
+func sh(t *testing.T, limit time.Duration, script string) lab.Result {
+	t.Helper()
+	// Also when the test is over, to clean up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
+	defer cancel()
+	r, err := machine.Run(ctx, script, nil)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", script, err, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+func (g *guest) start(t *testing.T) {
+	t.Helper()
+	g.remove(t)
+	r := sh(t, 3*time.Minute, fmt.Sprintf(`ctr run -d --runtime io.containerd.xcontainer.v2 \
+	--annotation io.xcontainer.xlibos=%s --annotation io.xcontainer.vcpus=%d \
+	--mount type=bind,src=%s,dst=/torture,options=rbind:ro %s %s sleep 1000000`, g.mode, g.vcpus, folder, image, g.id))
+	if r.Code != 0 {
+		t.Fatalf("start the container: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	g.runs, g.told = true, map[string]bool{}
+	r = g.exec(t, time.Minute, "nproc; uname -v")
+	cpus, version, _ := strings.Cut(string(r.Stdout), "\n")
+	if cpus != strconv.Itoa(g.vcpus) || strings.Contains(version, "SMP") != (g.vcpus > 1) {
+		t.Errorf("%s processors and the kernel %q, want %d and one to go with it", cpus, version, g.vcpus)
+	}
+}
+
+func (g *guest) remove(t *testing.T) {
+	t.Helper()
+	g.runs = false
+	r := sh(t, 3*time.Minute, fmt.Sprintf(`id=%s
+ctr task ls -q | grep -qx $id && timeout 60 ctr task rm -f $id
+ctr c ls -q | grep -qx $id || exit 0
+timeout 60 ctr c rm $id`, g.id))
+	if r.Code != 0 {
+		t.Errorf("remove the container: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+}
+
+// exec runs a script in the container.
+func (g *guest) exec(t *testing.T, limit time.Duration, script string) lab.Result {
+	t.Helper()
+	g.execs++
+	return sh(t, limit+time.Minute, fmt.Sprintf("timeout %d ctr task exec --exec-id x%d %s sh -c %s",
+		int(limit.Seconds()), g.execs, g.id, lab.Quote(script)))
+}
+
+// mark is a line between the parts of what a script prints.
+const mark = "=-=-=\n"
+
+// run runs a program and looks at what it, the counters and the log say.
+func (g *guest) run(t *testing.T, p program, seconds int) {
+	if !g.runs {
+		g.start(t)
+	}
+	r := g.exec(t, time.Duration(seconds)*time.Second+patience, fmt.Sprintf(`
+mark() { printf %s; }
+cat /proc/xlibos 2>/dev/null; mark
+/torture/%s %d; code=$?; mark
+cat /proc/xlibos 2>/dev/null; mark
+cat /proc/sys/kernel/tainted; mark
+grep debug_locks /proc/lockdep_stats 2>/dev/null; mark
+dmesg || code=125
+exit $code`, lab.Quote(strings.ReplaceAll(mark, "\n", `\n`)), p.name, seconds))
+	parts := strings.Split(string(r.Stdout), mark)
+	if len(parts) != 6 {
+		g.runs = false
+		console := sh(t, time.Minute, "xcontainerctl logs "+g.id+" | tail -n 100; tail -c 20000 /var/log/containerd.log")
+		t.Fatalf("the program did not get to its end: exit code %d\n%s%s\n%s%s",
+			r.Code, r.Stdout, r.Stderr, console.Stdout, console.Stderr)
+	}
+	t.Logf("%s%s", parts[1], r.Stderr)
+	if r.Code != 0 || !regexp.MustCompile(`^ok \d+ runs\n$`).MatchString(parts[1]) {
+		t.Errorf("exit code %d", r.Code)
+	}
+	before, err := parseCounters(parts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := parseCounters(parts[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.count(t, p, before, after)
+	g.log(t, parts[3], parts[4], parts[5])
+}
+
+// counters are what /proc/xlibos says. Names that a kernel does not have are 0.
+type counters struct {
+	mode, rewriting string
+	value           map[string]uint64
+	names           []string // in order
+}
+
+func parseCounters(text string) (counters, error) {
+	c := counters{value: map[string]uint64{}}
+	for line := range strings.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		switch {
+		case !ok:
+			return c, fmt.Errorf("/proc/xlibos: no value in %q", line)
+		case name == "mode":
+			c.mode = value
+		case name == "rewriting":
+			c.rewriting = value
+		default:
+			n, err := strconv.ParseUint(value, 10, 64)
+			if err != nil {
+				return c, fmt.Errorf("/proc/xlibos: %s: %w", name, err)
+			}
+			c.value[name] = n
+			c.names = append(c.names, name)
+		}
+	}
+	return c, nil
+}
+
+// since is c less what was counted before.
+func (c counters) since(before counters) counters {
+	d := counters{mode: c.mode, rewriting: c.rewriting, value: map[string]uint64{}, names: c.names}
+	for name, n := range c.value {
+		d.value[name] = n - min(n, before.value[name])
+	}
+	return d
+}
+
+// String has what is not 0.
+func (c counters) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "mode %s, rewriting %s", cmp.Or(c.mode, "none"), cmp.Or(c.rewriting, "none"))
+	for _, name := range c.names {
+		if n := c.value[name]; n > 0 {
+			fmt.Fprintf(&b, ", %s %d", name, n)
+		}
+	}
+	return b.String()
+}
+
+// sites is the number of sites that were rewritten, in whatever form.
+func (c counters) sites() (n uint64) {
+	for name, v := range c.value {
+		if strings.HasPrefix(name, "sites_") {
+			n += v
+		}
+	}
+	return n
+}
+
+// count wants the kernel to be in the mode that was asked for, and to have done
+// there what a program is about.
+func (g *guest) count(t *testing.T, p program, before, after counters) {
+	t.Helper()
+	d := after.since(before)
+	direct, bounced := d.value["calls_direct"], d.value["calls_bounced"]
+	share := float64(direct) / max(1, float64(direct+bounced))
+	t.Logf("%v: %.1f %% direct calls", d, 100*share)
+	entered := after.mode == "bounce" || after.mode == "shared"
+	switch g.mode {
+	case modeFull:
+		if !entered || after.rewriting != "on" {
+			t.Errorf("X-LibOS is in mode %q, rewriting %q", after.mode, after.rewriting)
+		}
+		// A site that was rewritten in a file stays so for the next program.
+		if p.rewritten && (direct == 0 || after.sites() == 0) {
+			t.Errorf("%d direct calls, %d sites rewritten, want some", direct, after.sites())
+		}
+		if share < p.direct {
+			t.Errorf("%.1f %% of the calls were direct, want %.1f %% or more", 100*share, 100*p.direct)
+		}
+	case modeEntry:
+		if !entered || after.rewriting != "off" || after.sites() > 0 {
+			t.Errorf("X-LibOS is in mode %q, rewriting %q, with %d sites rewritten", after.mode, after.rewriting, after.sites())
+		}
+	case modeOff:
+		if entered || after.value["calls_direct"] > 0 || after.sites() > 0 {
+			t.Errorf("X-LibOS is in mode %q with %d direct calls, want it off", after.mode, after.value["calls_direct"])
+		}
+	}
+}
+
+// alarming is in no line of a log of a kernel that is well.
+var alarming = regexp.MustCompile(`\b(WARNING|BUG|Oops|lockdep)\b|Call Trace|suspicious RCU usage|possible (circular|recursive) locking|inconsistent lock state|\bstalls? (on|detected)`)
+
+// alarmed are the taint flags of a bad page, a crash, a warning, and a lockup
+// (Documentation/admin-guide/tainted-kernels.rst). The log may have lost its
+// beginning; they stay.
+const alarmed = 1<<5 | 1<<7 | 1<<9 | 1<<14
+
+// log wants the kernel to be well. Each complaint fails one test only, in which it
+// is new.
+func (g *guest) log(t *testing.T, tainted, locks, dmesg string) {
+	t.Helper()
+	flags, err := strconv.ParseUint(strings.TrimSpace(tainted), 10, 64)
+	if err != nil {
+		t.Errorf("/proc/sys/kernel/tainted: %v", err)
+	}
+	complain := func(key, format string, args ...any) {
+		if !g.told[key] {
+			g.told[key] = true
+			t.Errorf(format, args...)
+		}
+	}
+	if flags&alarmed != 0 {
+		complain("tainted", "the kernel is tainted: %#x", flags)
+	}
+	// After its first report lockdep is off; without it the line is missing.
+	if f := strings.Fields(locks); len(f) > 0 && f[len(f)-1] != "1" {
+		complain("locks", "lockdep is off: %s", strings.TrimSpace(locks))
+	}
+	lines := strings.Split(dmesg, "\n")
+	for i, line := range lines {
+		if alarming.MatchString(line) && !g.told[line] {
+			for _, l := range lines[i:] {
+				g.told[l] = true
+			}
+			t.Errorf("the kernel's log:\n%s", strings.TrimSpace(strings.Join(lines[max(0, i-5):], "\n")))
+			return
+		}
+	}
+}
