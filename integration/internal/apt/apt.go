@@ -31,6 +31,7 @@ type Apt struct {
 	release string
 	dir     string // configuration, lists, state
 	pool    string // package files of all releases
+	mirrors []string
 	fetches func(what string)
 }
 
@@ -71,6 +72,11 @@ func Open(ctx context.Context, c *cache.Cache, release string) (*Apt, error) {
 		dir:     filepath.Join(c.Root(), "apt", release),
 		pool:    filepath.Join(c.Root(), "debs"),
 		fetches: func(string) {},
+	}
+	for _, s := range sources {
+		if !slices.Contains(a.mirrors, s.uri) {
+			a.mirrors = append(a.mirrors, s.uri)
+		}
 	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
@@ -160,35 +166,40 @@ func (a *Apt) fetch(ctx context.Context, verb, act, names []string) ([]Deb, erro
 	}
 }
 
-// plan lists the files that a command would fetch into an empty pool. apt takes
-// most of a second for an answer that cannot change until the lists do, so
-// answers are kept.
+// plan lists the files that a command would fetch into an empty pool.
 func (a *Apt) plan(ctx context.Context, verb, names []string) ([]Deb, error) {
+	text, err := a.answer(ctx, verb, names)
+	if err != nil {
+		return nil, err
+	}
+	return parseURIs(text, a.pool)
+}
+
+// answer is apt's list of the files that a command would fetch. apt takes most
+// of a second for an answer that cannot change until the lists do, so answers
+// are kept.
+func (a *Apt) answer(ctx context.Context, verb, names []string) (string, error) {
 	memo := filepath.Join(a.dir, "plans", string(cache.KeyOf(slices.Concat(verb, names)...)))
 	if text, err := os.ReadFile(memo); err == nil {
-		return parseURIs(string(text), a.pool)
+		return string(text), nil
 	}
 	if _, err := os.Stat(a.stamp()); errors.Is(err, fs.ErrNotExist) {
 		if err := a.update(ctx); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
 	text, err := a.ask(ctx, verb, names)
 	if err != nil {
-		return nil, err
-	}
-	debs, err := parseURIs(text, a.pool)
-	if err != nil {
-		return nil, err
+		return "", err
 	}
 	tmp := memo + ".tmp" // the lock is held: no one else writes it
 	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
-		return nil, fmt.Errorf("apt: keep answer: %w", err)
+		return "", fmt.Errorf("apt: keep answer: %w", err)
 	}
 	if err := os.Rename(tmp, memo); err != nil {
-		return nil, fmt.Errorf("apt: keep answer: %w", err)
+		return "", fmt.Errorf("apt: keep answer: %w", err)
 	}
-	return debs, nil
+	return text, nil
 }
 
 // ask lets apt say what it would fetch.
@@ -199,7 +210,7 @@ func (a *Apt) ask(ctx context.Context, verb, names []string) (string, error) {
 	args := append([]string{"-o", "Dir::Cache::archives=" + empty, "--print-uris", "-qq"}, verb...)
 	out, err := a.run(ctx, empty, append(args, names...)...)
 	if err != nil {
-		if strings.Contains(err.Error(), "Unable to locate package") {
+		if strings.Contains(err.Error(), "Unable to locate package") || strings.Contains(err.Error(), "Unable to find a source package") {
 			err = fmt.Errorf("%w: %w", ErrNotFound, err)
 		}
 		return "", err

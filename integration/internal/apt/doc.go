@@ -8,6 +8,8 @@
 // release's packages can be had without offering them to the user's apt.
 // Nothing is installed; Extract unpacks the files of a package.
 //
+// Source packages come as archives, checked against the signed package lists.
+//
 // Package lists are fetched once and then kept, so that a second build finds
 // the same versions; Update, or a package file that left the mirror, renews
 // them.
