@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ e2e: deps lab payload ## the toolstack and containers on real Xen in the lab
 
 unit: vet ## the tests that need no lab: seconds to a few minutes
 	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
-	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./clienttests/... ./daemons/... ./soak/... ./chaos/... ./cmd/...
+	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./xenbuild/... ./clienttests/... ./daemons/... ./soak/... ./chaos/... ./cmd/...
 
 vet:     ## gofmt and go vet over both modules
 	@test -z "$$(gofmt -l cmd pkg integration)" || { gofmt -l cmd pkg integration; echo 'run gofmt -w on these files'; exit 1; }
@@ -110,6 +110,9 @@ libos:   ## build the library OS (kernels and initramfs) into build/payload/shar
 
 libos-debug: ## build a guest kernel that checks itself, for tests, into build/payload/share/xcontainer
 	@integration/step.sh 'build a kernel for tests' $(GO) -C integration run ./cmd/libosbuild -debug ../$(PAYLOAD)/share/xcontainer
+
+xkernel: deps ## build patched hypervisors, of Xen 4.17 and 4.20, into build/xkernel
+	@integration/step.sh 'build the X-Kernels' $(GO) -C integration run ./cmd/xkernelbuild ../build/xkernel
 
 deps:    ## install the Debian packages that the build and the lab need
 	@integration/deps.sh

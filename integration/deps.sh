@@ -4,11 +4,12 @@
 set -euo pipefail
 
 # What for: QEMU runs the lab; the compilers and libraries build the guest's
-# kernel; libxen-dev has the headers that the toolstack's numbers are checked
-# against; mke2fs makes disks; busybox is the unit tests' root file system.
+# kernel; python3 is for Xen's build, besides some of those; libxen-dev has the
+# headers that the toolstack's numbers are checked against; mke2fs makes disks;
+# busybox is the unit tests' root file system.
 packages=(
 	qemu-system-x86
-	gcc make patch flex bison bc libelf-dev libssl-dev kmod cpio xz-utils rsync
+	gcc make patch flex bison bc python3 libelf-dev libssl-dev kmod cpio xz-utils rsync
 	libc6-dev libxen-dev
 	e2fsprogs util-linux dpkg ca-certificates
 	busybox-static

@@ -36,7 +36,8 @@ type Options struct {
 	Name string
 	// Cache is the directory of downloads and builds; see package cache.
 	Cache string
-	// Xen is a version ("4.17", "4.20") or a file; default inputs.DefaultXen.
+	// Xen is a version ("4.17", "4.20"), an X-Kernel ("xkernel", "xkernel-4.20"),
+	// which is built if need be, or a file; default inputs.DefaultXen.
 	Xen string
 	// NoXen boots the same dom0 on plain Linux, with no hypervisor.
 	NoXen bool

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,9 +47,28 @@ func TestXenFromFile(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("text"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, spec := range []string{bad, "4.99", filepath.Join(dir, "missing")} {
+	for _, spec := range []string{bad, "4.99", "xkernel-4.99", "xkernel-", filepath.Join(dir, "missing")} {
 		if _, err := b.Xen(context.Background(), spec); err == nil {
 			t.Errorf("Xen(%s) gave no error", spec)
+		}
+	}
+}
+
+func TestXkernelNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"xkernel": DefaultXen, "xkernel-4.17": "4.17", "xkernel-4.20": "4.20",
+		"xkernel-4.18": "", "xkernel-": "", "xkernel4.17": "", "4.17": "", "": "",
+	} {
+		got, ok := xkernelVersion(name)
+		if ok != (want != "") || ok && got != want {
+			t.Errorf("%q is %q, %v, want %q", name, got, ok, want)
+		}
+	}
+	// There is an X-Kernel of each Xen that the lab has.
+	names := XenVersions()
+	for v := range xenReleases {
+		if !slices.Contains(names, v) || !slices.Contains(names, "xkernel-"+v) {
+			t.Errorf("%v has not both kinds of %s", names, v)
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
 	"github.com/xcontainer/xcontainer/integration/internal/rootfs"
+	"github.com/xcontainer/xcontainer/integration/xenbuild"
+	"github.com/xcontainer/xcontainer/pkg/xen/xkernel"
 )
 
 // DefaultXen is the Xen version that the lab boots unless told otherwise.
@@ -26,11 +28,20 @@ var xenReleases = map[string]string{
 	"4.20": "trixie",
 }
 
+// xkernelName is how an X-Kernel is asked for: of DefaultXen, or with a hyphen
+// and a version after it.
+const xkernelName = "xkernel"
+
 // Xen returns the path of an uncompressed hypervisor binary. spec is a version
-// that a Debian release has ("4.17"), or a file, which may be gzip-compressed.
+// that a Debian release has ("4.17"), an X-Kernel ("xkernel", "xkernel-4.20"),
+// which is built if need be, or a file, which may be gzip-compressed.
 func (b *Builder) Xen(ctx context.Context, spec string) (string, error) {
 	if release, ok := xenReleases[spec]; ok {
 		return b.debianXen(ctx, spec, release)
+	}
+	if version, ok := xkernelVersion(spec); ok {
+		dir, _, err := xenbuild.Build(ctx, b.cache, version, b.step)
+		return filepath.Join(dir, xenbuild.XenFile), err
 	}
 	if !strings.Contains(spec, "/") {
 		if _, err := os.Stat(spec); err != nil {
@@ -51,11 +62,23 @@ func (b *Builder) Xen(ctx context.Context, spec string) (string, error) {
 	return filepath.Join(dir, "xen"), err
 }
 
-// XenVersions lists the versions that Xen accepts.
+// xkernelVersion is the version of Xen that the name of an X-Kernel stands for.
+func xkernelVersion(name string) (version string, ok bool) {
+	if name == xkernelName {
+		return DefaultXen, true
+	}
+	version, ok = strings.CutPrefix(name, xkernelName+"-")
+	return version, ok && slices.ContainsFunc(xkernel.Versions, func(v xkernel.Version) bool { return v.Xen == version })
+}
+
+// XenVersions lists the versions and X-Kernels that Xen accepts.
 func XenVersions() []string {
-	var vs []string
+	vs := []string{xkernelName}
 	for v := range xenReleases {
 		vs = append(vs, v)
+	}
+	for _, v := range xkernel.Versions {
+		vs = append(vs, xkernelName+"-"+v.Xen)
 	}
 	slices.Sort(vs)
 	return vs

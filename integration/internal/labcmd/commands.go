@@ -16,7 +16,7 @@ import (
 
 func runUp(ctx context.Context, e *env, args []string) (int, error) {
 	o := &e.opt
-	e.flags.StringVar(&o.Xen, "xen", "", "Xen `version` or file (default 4.17)")
+	e.flags.StringVar(&o.Xen, "xen", "", "Xen `version`, xkernel, xkernel-4.20 or file (default 4.17)")
 	e.flags.BoolVar(&o.NoXen, "no-xen", false, "boot the same dom0 on plain Linux")
 	e.flags.StringVar(&o.PTI, "pti", "", "`on or off`: Linux's page table isolation, with --no-xen (default the kernel's choice)")
 	e.flags.IntVar(&o.MemMB, "mem", lab.DefaultMemMB, "memory of the whole machine in `MiB`")
@@ -35,7 +35,7 @@ func runUp(ctx context.Context, e *env, args []string) (int, error) {
 }
 
 func runBuild(ctx context.Context, e *env, args []string) (int, error) {
-	e.flags.StringVar(&e.opt.Xen, "xen", "", "Xen `version` or file (default 4.17)")
+	e.flags.StringVar(&e.opt.Xen, "xen", "", "Xen `version`, xkernel, xkernel-4.20 or file (default 4.17)")
 	update := e.flags.Bool("update", false, "fetch new package lists first")
 	if _, err := e.parse(args, 0, 0); err != nil {
 		return exitFailed, err

@@ -43,7 +43,7 @@ var errUsage = errors.New("wrong arguments")
 
 func commands() []command {
 	return []command{
-		{"up", "[--name=NAME] [--xen=VERSION|FILE] [--no-xen [--pti=on|off]] [--mem=MB] [--cpus=N] [--payload=DIR]", "build what is missing and start the lab", runUp},
+		{"up", "[--name=NAME] [--xen=VERSION|XKERNEL|FILE] [--no-xen [--pti=on|off]] [--mem=MB] [--cpus=N] [--payload=DIR]", "build what is missing and start the lab", runUp},
 		{"exec", "[-t] [--] CMD [ARG...]", "run a command in dom0, with its input, output and exit code", runExec},
 		{"shell", "", "open a shell on dom0", runShell},
 		{"cp", "SRC DST", "copy a file or folder; lab: before a path means dom0's", runCp},
@@ -51,7 +51,7 @@ func commands() []command {
 		{"logs", "[-f] [console|containerd|sshd]", "print the console of Xen and dom0, or a log of dom0", runLogs},
 		{"status", "", "say whether the lab runs, and how", runStatus},
 		{"down", "", "end the lab; its disk is lost", runDown},
-		{"build", "[--xen=VERSION|FILE] [--update]", "build all that up needs, and start nothing", runBuild},
+		{"build", "[--xen=VERSION|XKERNEL|FILE] [--update]", "build all that up needs, and start nothing", runBuild},
 	}
 }
 
