@@ -25,11 +25,8 @@ const (
 	cgroupRoot = "/sys/fs/cgroup"
 )
 
-// cpusetController is the one controller that a kernel for one processor lacks.
-const cpusetController = "cpuset"
-
 // controllers limit a container in the guest.
-var controllers = []string{"cpu", cpusetController, "memory", "pids"}
+var controllers = []string{"cpu", "cpuset", "memory", "pids"}
 
 // maxOpenFiles is the limit of the agent and the highest that a container's
 // process can ask for: fs.nr_open's default.
@@ -90,15 +87,11 @@ func bootAndServe(started time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("listen on vsock port %d: %w", agentapi.PortStream, err)
 	}
-	limiting, err := kernelControllers(cgroupRoot)
-	if err != nil {
-		return err
-	}
 	a, err := New(Config{
 		Exports:     agentapi.FSRoot,
 		MountPoint:  mountPoint,
 		CgroupRoot:  cgroupRoot,
-		Controllers: limiting,
+		Controllers: controllers,
 		OwnKernel:   true,
 		Log:         complain,
 		Calls:       calls,

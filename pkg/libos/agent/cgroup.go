@@ -119,19 +119,6 @@ func enableControllers(root string, names []string) error {
 	return nil
 }
 
-// kernelControllers are the agent's controllers without one that this kernel may
-// lack. Another that is missing is found when it is enabled.
-func kernelControllers(root string) ([]string, error) {
-	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
-	if err != nil {
-		return nil, fmt.Errorf("look for cgroup controllers: %w", err)
-	}
-	have := strings.Fields(string(b))
-	return slices.DeleteFunc(slices.Clone(controllers), func(name string) bool {
-		return name == cpusetController && !slices.Contains(have, name)
-	}), nil
-}
-
 // cgroup is the cgroup v2 of one container.
 type cgroup struct {
 	path        string

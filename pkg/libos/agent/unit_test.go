@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -160,28 +159,6 @@ func TestCheckID(t *testing.T) {
 		if err := checkID("container", id); (err == nil) != ok {
 			t.Errorf("%q: %v", id, err)
 		}
-	}
-}
-
-// TestKernelControllers: only a kernel for one processor may lack one.
-func TestKernelControllers(t *testing.T) {
-	for have, want := range map[string]string{
-		"cpuset cpu io memory pids\n": "cpu cpuset memory pids",
-		"cpu memory pids\n":           "cpu memory pids",
-		"cpu pids\n":                  "cpu memory pids",
-		"":                            "cpu memory pids",
-	} {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte(have), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, err := kernelControllers(dir)
-		if err != nil || strings.Join(got, " ") != want {
-			t.Errorf("%q: %q, %v", have, got, err)
-		}
-	}
-	if _, err := kernelControllers(t.TempDir()); err == nil {
-		t.Error("no cgroup file system, and no error")
 	}
 }
 
