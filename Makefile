@@ -75,8 +75,8 @@ hostile-short: deps lab payload ## most of them, for seconds
 torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 4 hours
 	@XLIBOS_SECONDS=600 XLIBOS_MODES=full $(GO) -C integration test -json -count=1 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
 
-torture-short: deps lab payload ## each for seconds, with X-LibOS whole, with its entry only, and off
-	@$(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
+torture-short: deps lab payload ## each for seconds, with X-LibOS whole and off
+	@XLIBOS_SECONDS=2 XLIBOS_MODES=full,off $(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
 
 soak: deps payload ## 1,000 execs in one container, then 300 containers, and what grows: 30 to 60 minutes under emulation
 	@$(GO) -C integration run ./cmd/soak

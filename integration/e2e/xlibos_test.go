@@ -31,12 +31,12 @@ func TestXLibOSModes(t *testing.T) {
 	s := begin(t)
 	for _, c := range []struct {
 		flags, option string
-		modes         string // that the kernel may say, the last one if it has no X-LibOS
+		modes         string // that the kernel may say
 	}{
-		{"", "", "bounce shared off none"},
-		{"--annotation io.xcontainer.xlibos=full", "", "bounce shared off none"},
-		{"--annotation io.xcontainer.xlibos=entry", "xlibos=entry", "bounce shared off none"},
-		{"--annotation io.xcontainer.xlibos=off", "xlibos=off", "off none"},
+		{"", "", "bounce shared"},
+		{"--annotation io.xcontainer.xlibos=full", "", "bounce shared"},
+		{"--annotation io.xcontainer.xlibos=entry", "xlibos=entry", "bounce shared"},
+		{"--annotation io.xcontainer.xlibos=off", "xlibos=off", "off"},
 	} {
 		s.sub("mode "+c.option, func(s *story) {
 			id := s.start(c.flags, busybox, "sleep", "1000")
@@ -51,16 +51,22 @@ func TestXLibOSModes(t *testing.T) {
 			if got != c.option {
 				s.Errorf("the kernel was told %q of X-LibOS, want %q", got, c.option)
 			}
+			// 4,000 calls, from two places.
+			s.wantCode(s.exec("", id, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=2000"), 0)
 			r = s.must("xcontainerctl syscalls --json " + id)
 			var n struct {
 				Container string `json:"container"`
 				Mode      string `json:"mode"`
+				Direct    uint64 `json:"calls_direct"`
 			}
 			if err := json.Unmarshal([]byte(r.stdout), &n); err != nil {
 				s.Fatalf("%v in %v", err, r)
 			}
 			if n.Container != id || !strings.Contains(" "+c.modes+" ", " "+n.Mode+" ") {
 				s.Errorf("mode %q of %s, want one of %s", n.Mode, n.Container, c.modes)
+			}
+			if c.modes == "off" && n.Direct > 0 || c.option == "" && n.Direct < 3900 {
+				s.Errorf("%d calls without Xen", n.Direct)
 			}
 		})
 	}
