@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/xcontainer/xcontainer/integration/lab"
+)
+
+const (
+	ours = "io.containerd.xcontainer.v2"
+	runc = "io.containerd.runc.v2"
+)
+
+// Configurations that the others are compared with.
+const (
+	withPTI    = "runc-pti"
+	withoutPTI = "runc-nopti"
+)
+
+// environment is a lab in which containers of some configurations are measured.
+type environment struct {
+	name    string
+	system  string // what containers run on, for the reader
+	options lab.Options
+	configs []config
+}
+
+// config is how a container is run: a column of the table.
+type config struct {
+	name   string
+	title  string
+	color  string // in the plot
+	system string // of its environment
+
+	runtime string
+	// Annotations, with our runtime.
+	xlibos string
+	vcpus  int
+	// What /proc/xlibos has to say then. With modeNone the file may be missing.
+	mode      string
+	rewriting bool
+}
+
+// Modes that /proc/xlibos tells.
+const (
+	modeNone   = "off"
+	modeBounce = "bounce"
+	modeShared = "shared"
+)
+
+// environments are all there are, on a version of Xen, in the order of the table.
+func environments(xen string) []environment {
+	all := []environment{
+		{name: withPTI, system: "Linux", options: lab.Options{NoXen: true, PTI: "on"}, configs: []config{
+			{name: withPTI, title: "runc, pti=on", color: "#555555", runtime: runc},
+		}},
+		{name: withoutPTI, system: "Linux", options: lab.Options{NoXen: true, PTI: "off"}, configs: []config{
+			{name: withoutPTI, title: "runc, pti=off", color: "#aaaaaa", runtime: runc},
+		}},
+		{name: "xen", system: "Xen " + xen, options: lab.Options{Xen: xen}, configs: []config{
+			{name: "xen-off-up", title: "stock PV guest, UP", color: "#a83232",
+				runtime: ours, xlibos: "off", vcpus: 1, mode: modeNone},
+			{name: "xen-off-smp", title: "stock PV guest, SMP", color: "#e08a8a",
+				runtime: ours, xlibos: "off", vcpus: 2, mode: modeNone},
+			{name: "xen-entry-up", title: "Way A, entry, UP", color: "#f0a030",
+				runtime: ours, xlibos: "entry", vcpus: 1, mode: modeBounce},
+			{name: "xen-full-up", title: "Way A, full, UP", color: "#1f5fa8",
+				runtime: ours, xlibos: "full", vcpus: 1, mode: modeBounce, rewriting: true},
+			{name: "xen-full-smp", title: "Way A, full, SMP", color: "#7fb2e5",
+				runtime: ours, xlibos: "full", vcpus: 2, mode: modeBounce, rewriting: true},
+		}},
+		{name: "xkernel", system: "X-Kernel " + xen, options: lab.Options{Xen: "xkernel-" + xen}, configs: []config{
+			{name: "xkernel-entry-up", title: "Way B, entry, UP", color: "#9bcf9b",
+				runtime: ours, xlibos: "entry", vcpus: 1, mode: modeShared},
+			{name: "xkernel-full-up", title: "Way B, full, UP", color: "#2c7a2c",
+				runtime: ours, xlibos: "full", vcpus: 1, mode: modeShared, rewriting: true},
+		}},
+	}
+	for i := range all {
+		for j := range all[i].configs {
+			all[i].configs[j].system = all[i].system
+		}
+	}
+	return all
+}
+
+// names are those that choose takes, each once.
+func names(envs []environment) []string {
+	var all []string
+	for _, e := range envs {
+		for _, name := range append([]string{e.name}, configNames(e.configs)...) {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
+}
+
+func configNames(cs []config) []string {
+	var all []string
+	for _, c := range cs {
+		all = append(all, c.name)
+	}
+	return all
+}
+
+// choose keeps the environments that are named, whole, and of others the
+// configurations that are. With only empty it keeps all.
+func choose(envs []environment, only string) ([]environment, error) {
+	if only == "" {
+		return envs, nil
+	}
+	wanted := strings.Split(only, ",")
+	known := names(envs)
+	for _, name := range wanted {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("-only: no %q; there are: %s", name, strings.Join(known, " "))
+		}
+	}
+	var chosen []environment
+	for _, e := range envs {
+		if !slices.Contains(wanted, e.name) {
+			e.configs = slices.DeleteFunc(slices.Clone(e.configs), func(c config) bool { return !slices.Contains(wanted, c.name) })
+		}
+		if len(e.configs) > 0 {
+			chosen = append(chosen, e)
+		}
+	}
+	return chosen, nil
+}

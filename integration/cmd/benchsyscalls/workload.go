@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// workload is something that is timed in a container: a row of the table. A server
+// with its client can be one, too, if its parse function makes the time of one
+// request out of their rate.
+type workload struct {
+	name  string // below its bars, and in notes
+	title string // of its row
+	// script is for sh in the container; SECONDS is replaced.
+	script string
+	unit   unit
+	// calls is how many calls one operation makes: the plot shows the time of one.
+	calls float64
+	// parse finds the times in what the script printed to stdout.
+	parse func(stdout string) (figure, error)
+}
+
+// figure is how long an operation took, in nanoseconds: in the fastest batch, and
+// in all of them.
+type figure struct{ best, mean float64 }
+
+// unit is what times are printed in.
+type unit struct {
+	name string
+	ns   float64
+}
+
+var (
+	nanoseconds  = unit{"ns", 1}
+	milliseconds = unit{"ms", 1e6}
+)
+
+// mount is where containers see the program.
+const mount = "/bench"
+
+// workloads are all, in the order of the table.
+var workloads = []workload{
+	sysbench("getpid", "getpid"),
+	sysbench("read", "read a byte of /dev/zero"),
+	sysbench("write", "write a byte to /dev/null"),
+	sysbench("stat", "stat"),
+	sysbench("open", "open, close"),
+	sysbench("futex", "futex, wake nobody"),
+	sysbench("epoll", "epoll_wait, timeout 0"),
+	sysbench("signal", "signal to itself"),
+	sysbench("mmap", "mmap, touch, munmap"),
+	sysbench("pipe", "pipe to a process and back"),
+	sysbench("vfork", "vfork, exit, wait"),
+	sysbench("fork", "fork, exit, wait"),
+	sysbench("exec", "fork, exec, wait"),
+	{
+		name: "libc", title: "80,000 calls by libc", unit: milliseconds, calls: 80_000,
+		script: mount + "/" + programName + " SECONDS libc", parse: parseSysbench,
+	},
+	{
+		name: "dd", title: "dd bs=1 count=200000", unit: milliseconds, calls: 400_000,
+		script: mount + "/" + programName + " SECONDS run dd if=/dev/zero of=/dev/null bs=1 count=200000", parse: parseSysbench,
+	},
+}
+
+// sysbench is a workload of the program that takes so short that it tells the time
+// of one.
+func sysbench(name, title string) workload {
+	return workload{
+		name: name, title: title, unit: nanoseconds, calls: 1,
+		script: mount + "/" + programName + " SECONDS " + name, parse: parseSysbench,
+	}
+}
+
+// parseSysbench reads the program's output: the lines "NAME.min VALUE UNIT" and
+// "NAME.mean VALUE UNIT", and no other.
+func parseSysbench(stdout string) (figure, error) {
+	values := map[string]float64{}
+	for line := range strings.Lines(stdout) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return figure{}, fmt.Errorf("no figure in %q", line)
+		}
+		_, which, _ := strings.Cut(f[0], ".")
+		v, err := strconv.ParseFloat(f[1], 64)
+		if err != nil || !(v > 0) || math.IsInf(v, 0) {
+			return figure{}, fmt.Errorf("no time in %q", line)
+		}
+		switch f[2] {
+		case nanoseconds.name:
+		case milliseconds.name:
+			v *= milliseconds.ns
+		default:
+			return figure{}, fmt.Errorf("no known unit in %q", line)
+		}
+		if _, twice := values[which]; twice {
+			return figure{}, fmt.Errorf("two figures in %q", stdout)
+		}
+		values[which] = v
+	}
+	r := figure{best: values["min"], mean: values["mean"]}
+	if len(values) != 2 || r.best == 0 || r.mean == 0 {
+		return figure{}, fmt.Errorf("want two figures, min and mean, in %q", stdout)
+	}
+	return r, nil
+}
