@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench bench-syscalls fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,10 @@ chaos-short: deps payload ## ten of them
 
 bench: deps lab payload ## times of create's steps and of ctr run against runc in the same dom0
 	@$(GO) -C integration run ./cmd/bench
+
+BENCH_SYSCALLS ?=
+bench-syscalls: deps lab payload ## what system calls cost with runc, in a stock PV guest, with X-LibOS, on an X-Kernel; BENCH_SYSCALLS=-only=NAMES for parts
+	@$(GO) -C integration run ./cmd/benchsyscalls $(BENCH_SYSCALLS)
 
 lab:     ## build bin/lab, the command that runs a Xen host in QEMU
 	@mkdir -p bin

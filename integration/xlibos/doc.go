@@ -8,4 +8,6 @@
 // the kernel for one processor and on that for more, with X-LibOS whole, with its
 // entry only, and off. The kernel's log must have no warning afterwards, and
 // /proc/xlibos must tell that sites were rewritten where they were to be.
+//
+// bench has the program that cmd/benchsyscalls measures with.
 package xlibos
