@@ -193,15 +193,18 @@ func (c *container) amend(change func(*record.Record)) error {
 }
 
 // boot boots the domain, a second time if the kernel crashes on its way to the
-// agent's hello: nothing of the container has run by then. See
-// docs/decisions/0004.
+// agent's hello: nothing of the container has run by then. The second time without
+// X-LibOS, since a Xen that it does not go with may have crashed the domain while
+// the kernel tried. See docs/decisions/0004.
 func (c *container) boot(ctx context.Context, s *bundle.Settings, disks []Disk) (Guest, error) {
-	g, err := c.s.Boot(ctx, c.bootConfig(s, disks))
+	config := c.bootConfig(s, disks)
+	g, err := c.s.Boot(ctx, config)
 	if !errors.Is(err, ErrGuestCrashed) || ctx.Err() != nil {
 		return g, err
 	}
-	log.L.WithError(err).WithField("id", c.id).Error("the guest crashed before its agent's hello; it is booted once more")
-	return c.s.Boot(ctx, c.bootConfig(s, disks))
+	log.L.WithError(err).WithField("id", c.id).Error("the guest crashed before its agent's hello; it is booted once more, without X-LibOS")
+	config.XLibOS = bundle.XLibOSOff
+	return c.s.Boot(ctx, config)
 }
 
 func (c *container) bootConfig(s *bundle.Settings, disks []Disk) BootConfig {

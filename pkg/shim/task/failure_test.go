@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/xcontainer/xcontainer/pkg/shim/bundle"
 	"github.com/xcontainer/xcontainer/pkg/shim/record"
 	"github.com/xcontainer/xcontainer/pkg/shim/task"
 )
@@ -332,6 +333,9 @@ func TestCrashWhileBooting(t *testing.T) {
 			}
 			if n, err := d.world.Domains(); n != 1 || err != nil {
 				t.Errorf("%d domains, %v", n, err)
+			}
+			if x := d.guest().Config.XLibOS; x != bundle.XLibOSOff {
+				t.Errorf("the second boot is with X-LibOS %q", x)
 			}
 			b.delete("")
 		})
