@@ -39,7 +39,7 @@ setsid containerd --config config.toml >log 2>&1 </dev/null &
 echo $! >pid
 export CONTAINERD_ADDRESS=/run/e2e-snap/sock
 n=0; until ctr version >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ] || { cat log; exit 1; }; sleep 0.3; done
-CONTAINERD_ADDRESS= ctr -a /run/containerd/containerd.sock images export --platform linux/amd64 image.tar %[1]s
+CONTAINERD_ADDRESS= ctr -a /run/containerd/containerd.sock images export --local --platform linux/amd64 image.tar %[1]s
 ctr images import --no-unpack image.tar >/dev/null`
 
 // TestSnapshotters: ctr run with the snapshotters whose snapshots are block

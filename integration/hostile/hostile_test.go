@@ -150,7 +150,7 @@ XCONTAINER_SHARE=/run/hostile/share setsid containerd --config /etc/containerd/c
 	--state /run/hostile/state --address /run/hostile/sock >/var/log/hostile.log 2>&1 </dev/null &
 n=0
 until ctr -a /run/hostile/sock version >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.3; done
-ctr images export --platform linux/amd64 /var/tmp/hostile/image.tar docker.io/library/busybox:lab
+ctr images export --local --platform linux/amd64 /var/tmp/hostile/image.tar docker.io/library/busybox:lab
 ls -l /var/tmp/hostile/image.tar
 ctr -a /run/hostile/sock images import /var/tmp/hostile/image.tar >/dev/null`)
 	h.Cleanup(func() { h.sh("pkill -f 'containerd --config.* --root /var/lib/hostile'") })
