@@ -3,12 +3,8 @@
 package hostile
 
 import (
-	"cmp"
-	"context"
-	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
@@ -17,33 +13,6 @@ import (
 // machine is the lab that all tests share, set by TestMain.
 var machine *lab.Lab
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	closeLab, err := openLab(ctx)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "hostile:", err)
-		return 1
-	}
-	defer closeLab()
-	return m.Run()
-}
-
-func openLab(ctx context.Context) (closeLab func(), err error) {
-	l, end, err := labrun.Open(ctx, lab.Options{
-		Name:     cmp.Or(os.Getenv(lab.EnvName), "hostile"),
-		Xen:      os.Getenv("LAB_XEN"),
-		Progress: func(what string) { fmt.Fprintln(os.Stderr, what) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	machine = l
-	return func() {
-		if err := end(); err != nil {
-			fmt.Fprintln(os.Stderr, "hostile:", err)
-		}
-	}, nil
+func TestMain(m *testing.M) {
+	os.Exit(labrun.Tests("hostile", func(l *lab.Lab) { machine = l }, m.Run))
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcontainer/xcontainer/integration/internal/srcbuild"
 )
 
 // agentPackage is the agent's main package, from the top of the checkout.
@@ -56,7 +58,7 @@ func Agent(ctx context.Context, checkout string) ([]byte, error) {
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "init")
 	cmd := goCommand(ctx, checkout, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", path, agentPackage)
-	if _, err := output(cmd); err != nil {
+	if _, err := srcbuild.Output(cmd); err != nil {
 		return nil, fmt.Errorf("kernelbuild: build agent: %w", err)
 	}
 	b, err := os.ReadFile(path)
@@ -80,7 +82,7 @@ func describeAgent(ctx context.Context, checkout string, agent, initramfs []byte
 		Modules:     []Module{{Path: "std", Version: info.GoVersion, Licence: "BSD-3-Clause"}},
 	}
 	for _, d := range info.Deps {
-		dir, err := output(goCommand(ctx, checkout, "list", "-m", "-f", "{{.Dir}}", d.Path))
+		dir, err := srcbuild.Output(goCommand(ctx, checkout, "list", "-m", "-f", "{{.Dir}}", d.Path))
 		if err != nil {
 			return nil, fmt.Errorf("kernelbuild: licence of %s: %w", d.Path, err)
 		}
@@ -120,7 +122,8 @@ func moduleLicence(dir string) (string, error) {
 
 // goCommand runs the go tool for the target, whatever the user's settings are.
 func goCommand(ctx context.Context, checkout string, args ...string) *exec.Cmd {
-	cmd := command(ctx, checkout, "go", args...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = checkout
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=", "LC_ALL=C")
 	return cmd
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
+	"github.com/xcontainer/xcontainer/integration/internal/srcbuild"
 	"github.com/xcontainer/xcontainer/pkg/libos/kernel"
 )
 
@@ -52,8 +53,8 @@ func Build(ctx context.Context, c *cache.Cache, flavours []kernel.Flavour, progr
 	if progress == nil {
 		progress = func(string) {}
 	}
-	if err := checkTools(); err != nil {
-		return "", m, err
+	if err := srcbuild.Check(tools); err != nil {
+		return "", m, fmt.Errorf("kernelbuild: %w", err)
 	}
 	progress("find the kernel's source package")
 	a, err := apt.Open(ctx, c, "")
@@ -96,15 +97,11 @@ func (b *build) describe(ctx context.Context) error {
 	if m.Files, err = inputs(b.flavours); err != nil {
 		return err
 	}
-	for _, tool := range []struct {
-		name string
-		out  *string
-	}{{"gcc", &m.Compiler}, {"ld", &m.Linker}} {
-		text, err := run(ctx, "", tool.name, "--version")
-		if err != nil {
-			return err
-		}
-		*tool.out, _, _ = strings.Cut(text, "\n")
+	if m.Compiler, err = srcbuild.FirstLine(ctx, "gcc", "--version"); err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
+	}
+	if m.Linker, err = srcbuild.FirstLine(ctx, "ld", "--version"); err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
 	}
 	return nil
 }
@@ -176,7 +173,7 @@ func (b *build) unpack(ctx context.Context, work, tree string) error {
 	if err != nil || len(tars) != 1 {
 		return fmt.Errorf("kernelbuild: package %s has %d source archives, want one", b.deb.Name, len(tars))
 	}
-	if _, err := run(ctx, "", "tar", "-xJf", tars[0], "-C", tree, "--strip-components=1"); err != nil {
+	if err := run(ctx, "", "tar", "-xJf", tars[0], "-C", tree, "--strip-components=1"); err != nil {
 		return err
 	}
 	return os.Remove(tars[0])
@@ -186,7 +183,7 @@ func (b *build) unpack(ctx context.Context, work, tree string) error {
 // removes that folder.
 func (b *build) collect(ctx context.Context, o objtree, dir string) error {
 	vmlinux := filepath.Join(dir, o.flavour.Vmlinux)
-	if _, err := run(ctx, "", "strip", "-s", "-o", vmlinux, o.path("vmlinux")); err != nil {
+	if err := run(ctx, "", "strip", "-s", "-o", vmlinux, o.path("vmlinux")); err != nil {
 		return err
 	}
 	if err := checkNotes(vmlinux); err != nil {

@@ -10,19 +10,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/xcontainer/xcontainer/integration/internal/srcbuild"
 	"github.com/xcontainer/xcontainer/pkg/libos/kernel"
 )
 
 // Errors of a build; test with errors.Is.
 var (
-	// ErrTools means that programs or headers are missing on this machine.
-	ErrTools = errors.New("missing build tools")
 	// ErrOption means that the kernel did not take an option of the
 	// configuration.
 	ErrOption = errors.New("kernel refuses option")
@@ -30,60 +27,19 @@ var (
 	ErrNotes = errors.New("kernel has no Xen notes")
 )
 
-// tools are what the build runs, and the Debian package of each.
-var tools = []struct{ name, pkg string }{
-	{"gcc", "gcc"}, {"make", "make"}, {"ld", "binutils"}, {"strip", "binutils"},
-	{"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"}, {"patch", "patch"},
-	{"tar", "tar"}, {"xz", "xz-utils"}, {"apt-get", "apt"}, {"dpkg-deb", "dpkg"},
-}
-
-// headers are what the kernel's own build programs include.
-var headers = []struct{ path, pkg string }{
-	{"/usr/include/gelf.h", "libelf-dev"},
-	{"/usr/include/stdio.h", "libc6-dev"},
-}
-
-// checkTools names everything that is missing at once.
-func checkTools() error {
-	var pkgs []string
-	add := func(pkg string) {
-		if !slices.Contains(pkgs, pkg) {
-			pkgs = append(pkgs, pkg)
-		}
-	}
-	for _, t := range tools {
-		if _, err := exec.LookPath(t.name); err != nil {
-			add(t.pkg)
-		}
-	}
-	for _, h := range headers {
-		if _, err := os.Stat(h.path); err != nil {
-			add(h.pkg)
-		}
-	}
-	if len(pkgs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("kernelbuild: %w: run `sudo apt-get install %s`", ErrTools, strings.Join(pkgs, " "))
+// tools are what the build runs, and what the kernel's own build programs include.
+var tools = []srcbuild.Tool{
+	{Name: "gcc", Package: "gcc"}, {Name: "make", Package: "make"}, {Name: "ld", Package: "binutils"},
+	{Name: "strip", Package: "binutils"}, {Name: "flex", Package: "flex"}, {Name: "bison", Package: "bison"},
+	{Name: "bc", Package: "bc"}, {Name: "patch", Package: "patch"}, {Name: "tar", Package: "tar"},
+	{Name: "xz", Package: "xz-utils"}, {Name: "apt-get", Package: "apt"}, {Name: "dpkg-deb", Package: "dpkg"},
+	{Name: "/usr/include/gelf.h", Package: "libelf-dev"}, {Name: "/usr/include/stdio.h", Package: "libc6-dev"},
 }
 
 // addSources applies the patches to the tree and adds the driver.
 func addSources(ctx context.Context, tree string) error {
-	series, err := kernel.Files.ReadFile(kernel.Series)
-	if err != nil {
+	if err := srcbuild.ApplySeries(ctx, tree, kernel.Files, kernel.Patches); err != nil {
 		return fmt.Errorf("kernelbuild: %w", err)
-	}
-	for _, name := range strings.Fields(string(series)) {
-		text, err := kernel.Files.ReadFile(path.Join(kernel.Patches, name))
-		if err != nil {
-			return fmt.Errorf("kernelbuild: %w", err)
-		}
-		// Fuzz would let a patch land in the wrong place unseen.
-		cmd := command(ctx, tree, "patch", "-p1", "--fuzz=0", "--batch", "--forward")
-		cmd.Stdin = bytes.NewReader(text)
-		if _, err := output(cmd); err != nil {
-			return fmt.Errorf("kernelbuild: apply %s: %w", name, err)
-		}
 	}
 	for from, to := range kernel.Sources {
 		text, err := kernel.Files.ReadFile(from)
@@ -116,8 +72,7 @@ func (o objtree) path(name string) string { return filepath.Join(o.tree, o.name,
 // make runs the kernel's Makefile.
 func (o objtree) make(ctx context.Context, args ...string) error {
 	args = append(append([]string{"-s", "O=" + o.name, "ARCH=x86_64"}, identity...), args...)
-	_, err := run(ctx, o.tree, "make", args...)
-	return err
+	return run(ctx, o.tree, "make", args...)
 }
 
 // configure writes .config and checks that it says what was asked.
@@ -206,32 +161,10 @@ func checkNotes(vmlinux string) error {
 	return fmt.Errorf("kernelbuild: check vmlinux: %w", ErrNotes)
 }
 
-// run runs a program and returns its standard output.
-func run(ctx context.Context, dir, name string, args ...string) (string, error) {
-	return output(command(ctx, dir, name, args...))
-}
-
-// command prepares a program without the user's environment, of which much
-// changes a kernel build: CC, KCFLAGS, MAKEFLAGS, ARCH.
-func command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C", "TZ=UTC"}
-	return cmd
-}
-
-// errorTail bounds how much of a program's messages an error carries.
-const errorTail = 2000
-
-func output(cmd *exec.Cmd) (string, error) {
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		text := strings.TrimSpace(stdout.String() + "\n" + stderr.String())
-		if n := len(text); n > errorTail {
-			text = "..." + text[n-errorTail:]
-		}
-		return "", fmt.Errorf("kernelbuild: run %s: %w: %s", filepath.Base(cmd.Path), err, text)
+// run runs a program in dir.
+func run(ctx context.Context, dir, name string, args ...string) error {
+	if _, err := srcbuild.Output(srcbuild.Command(ctx, dir, nil, name, args...)); err != nil {
+		return fmt.Errorf("kernelbuild: %w", err)
 	}
-	return stdout.String(), nil
+	return nil
 }

@@ -186,3 +186,29 @@ func (c *Checks) End(err error) bool {
 	fmt.Println(c.Tally)
 	return c.Failed == 0
 }
+
+// testsLimit bounds how long a lab for tests takes to be up.
+const testsLimit = 20 * time.Minute
+
+// Tests gives the lab called name, or as XCONTAINER_LAB says, to the tests of a
+// package: use hears of it, run runs the tests. It returns the exit code.
+func Tests(name string, use func(*lab.Lab), run func() int) int {
+	ctx, cancel := context.WithTimeout(context.Background(), testsLimit)
+	defer cancel()
+	l, end, err := Open(ctx, lab.Options{
+		Name:     cmp.Or(os.Getenv(lab.EnvName), name),
+		Xen:      os.Getenv("LAB_XEN"),
+		Progress: func(what string) { fmt.Fprintln(os.Stderr, what) },
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return 1
+	}
+	defer func() {
+		if err := end(); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		}
+	}()
+	use(l)
+	return run()
+}

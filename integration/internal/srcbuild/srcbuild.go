@@ -16,10 +16,11 @@ import (
 	"strings"
 )
 
-// ErrTools means that programs are missing on this machine.
+// ErrTools means that programs or headers are missing on this machine.
 var ErrTools = errors.New("missing build tools")
 
-// Tool is a program that a build runs, and the Debian package that has it.
+// Tool is a program that a build runs, or a header by its absolute path, and the
+// Debian package that has it.
 type Tool struct{ Name, Package string }
 
 // Check names the packages of everything that is missing, at once. The error
@@ -27,7 +28,7 @@ type Tool struct{ Name, Package string }
 func Check(tools []Tool) error {
 	var pkgs []string
 	for _, t := range tools {
-		if _, err := exec.LookPath(t.Name); err != nil && !slices.Contains(pkgs, t.Package) {
+		if !t.there() && !slices.Contains(pkgs, t.Package) {
 			pkgs = append(pkgs, t.Package)
 		}
 	}
@@ -35,6 +36,16 @@ func Check(tools []Tool) error {
 		return nil
 	}
 	return fmt.Errorf("%w: run `sudo apt-get install %s`", ErrTools, strings.Join(pkgs, " "))
+}
+
+func (t Tool) there() bool {
+	var err error
+	if filepath.IsAbs(t.Name) {
+		_, err = os.Stat(t.Name)
+	} else {
+		_, err = exec.LookPath(t.Name)
+	}
+	return err == nil
 }
 
 // Command prepares a program without the user's environment, of which much

@@ -19,6 +19,16 @@ func TestCheckNamesPackages(t *testing.T) {
 	if !errors.Is(err, ErrTools) || !strings.HasSuffix(err.Error(), "install pkg-a pkg-b`") {
 		t.Errorf("got %v", err)
 	}
+	header := filepath.Join(t.TempDir(), "a.h")
+	if err := Check([]Tool{{header, "pkg-dev"}}); !errors.Is(err, ErrTools) || !strings.HasSuffix(err.Error(), "install pkg-dev`") {
+		t.Errorf("no header: %v", err)
+	}
+	if err := os.WriteFile(header, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check([]Tool{{header, "pkg-dev"}}); err != nil {
+		t.Errorf("a header is there, but: %v", err)
+	}
 	if err := Check(nil); err != nil {
 		t.Errorf("nothing is missing, but: %v", err)
 	}
