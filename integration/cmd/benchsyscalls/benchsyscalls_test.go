@@ -172,7 +172,7 @@ func TestStartLine(t *testing.T) {
 // TestProgram runs what is run in containers on this machine.
 func TestProgram(t *testing.T) {
 	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Skip("no gcc: install it with make deps")
+		t.Fatal("no gcc: install it with make deps")
 	}
 	program := filepath.Join(t.TempDir(), programName)
 	if err := buildProgram(t.Context(), "../../xlibos/bench", program); err != nil {
