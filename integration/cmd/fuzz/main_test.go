@@ -52,3 +52,23 @@ func FuzzBad(f *testing.F)  { f.Add(1); f.Fuzz(func(t *testing.T, n int) { t.Fat
 		}
 	}
 }
+
+// TestOnlyLate: no word more may be in what is tried again.
+func TestOnlyLate(t *testing.T) {
+	const late = "fuzz: elapsed: 0s, gathering baseline coverage: 0/3 completed\n" +
+		"fuzz: elapsed: 3s, execs: 107969 (0/sec), new interesting: 0 (total: 3)\n" +
+		"--- FAIL: FuzzA (3.08s)\n    context deadline exceeded\nFAIL\nexit status 1\nFAIL\tx/y\t3.087s\n"
+	for text, want := range map[string]bool{
+		late:                                   true,
+		strings.ReplaceAll(late, "A (", "B ("): false,
+		strings.Replace(late, "\nFAIL\n", "\n    Failing input written to testdata/fuzz/FuzzA/1\nFAIL\n", 1):    false,
+		strings.Replace(late, "    context", "    fuzzing process hung or terminated unexpectedly: context", 1): false,
+		strings.Replace(late, "--- FAIL", "panic: runtime error\n--- FAIL", 1):                                  false,
+		strings.Replace(late, "deadline exceeded", "canceled", 1):                                               false,
+		"": false,
+	} {
+		if got := (target{"x/y", "FuzzA"}).onlyLate(text); got != want {
+			t.Errorf("%v for\n%s", got, text)
+		}
+	}
+}
