@@ -9,5 +9,5 @@
 // entry only, and off. The kernel's log must have no warning afterwards, and
 // /proc/xlibos must tell that sites were rewritten where they were to be.
 //
-// bench has the program that cmd/benchsyscalls measures with.
+// bench has the program that cmd/benchsyscalls measures with, and what its servers need.
 package xlibos
