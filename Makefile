@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench bench-syscalls fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench bench-syscalls bench-servers fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,10 @@ bench: deps lab payload ## times of create's steps and of ctr run against runc i
 BENCH_SYSCALLS ?=
 bench-syscalls: deps lab payload ## what system calls cost with runc, in a stock PV guest, with X-LibOS, on an X-Kernel; BENCH_SYSCALLS=-only=NAMES for parts
 	@$(GO) -C integration run ./cmd/benchsyscalls $(BENCH_SYSCALLS)
+
+BENCH_SERVERS ?=
+bench-servers: deps lab payload ## requests per second of servers in the same, and the share of direct calls; BENCH_SERVERS=-rows=NAMES for parts
+	@$(GO) -C integration run ./cmd/benchsyscalls -servers $(BENCH_SERVERS)
 
 lab:     ## build bin/lab, the command that runs a Xen host in QEMU
 	@mkdir -p bin

@@ -13,9 +13,9 @@ import (
 func TestChoose(t *testing.T) {
 	all := environments("4.17")
 	for _, c := range []struct{ only, want string }{
-		{"", "runc-pti runc-nopti xen-off-up xen-off-smp xen-entry-up xen-full-up xen-full-smp xkernel-entry-up xkernel-full-up"},
+		{"", "runc-pti runc-nopti xen-off-up xen-off-smp xen-entry-up xen-full-up xen-full-smp xkernel-entry-up xkernel-full-up xkernel-full-smp"},
 		{"runc-pti", "runc-pti"},
-		{"xkernel,xen-full-up", "xen-full-up xkernel-entry-up xkernel-full-up"},
+		{"xkernel,xen-full-up", "xen-full-up xkernel-entry-up xkernel-full-up xkernel-full-smp"},
 		{"xen,xen-full-up", "xen-off-up xen-off-smp xen-entry-up xen-full-up xen-full-smp"},
 	} {
 		got, err := choose(all, c.only)

@@ -4,26 +4,23 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
-// folder is where dom0 has the program.
+// folder is where dom0 has the programs.
 const folder = "/var/tmp/benchsyscalls"
 
 // Limits, on a machine that may be emulated.
 const (
-	setupLimit = 3 * time.Minute
+	setupLimit  = 3 * time.Minute
+	importLimit = 15 * time.Minute // of images
 	// patience is what a workload may take beyond its time, which is only a part of
 	// what it does: it warms up, and some things take seconds by themselves.
 	patience = 5 * time.Minute
@@ -33,7 +30,9 @@ const (
 type container struct {
 	lab    *lab.Lab
 	config config
+	image  string
 	id     string
+	kernel string // its release, once the container has started
 	execs  int
 }
 
@@ -63,7 +62,7 @@ func (c *container) startLine() string {
 			"--annotation", "io.xcontainer.vcpus="+strconv.Itoa(c.config.vcpus))
 	}
 	args = append(args, "--mount", "type=bind,src="+folder+",dst="+mount+",options=rbind:ro",
-		inputs.BusyboxImage, c.id, "sleep", "1000000")
+		c.image, c.id, "sleep", "1000000")
 	return lab.Quote(args...)
 }
 
@@ -110,8 +109,11 @@ func (c *container) exec(ctx context.Context, limit time.Duration, script string
 		int(limit.Seconds()), c.execs, c.id, lab.Quote(script)))
 }
 
-// remove ends the container.
+// remove ends the container, if there is one.
 func (c *container) remove(ctx context.Context) error {
+	if c.id == "" {
+		return nil
+	}
 	_, err := in(context.WithoutCancel(ctx), c.lab, setupLimit, fmt.Sprintf(`id=%s
 ctr task ls -q | grep -qx $id && timeout 60 ctr task rm -f $id
 ctr c ls -q | grep -qx $id || exit 0
@@ -134,113 +136,4 @@ func (c *container) logs(ctx context.Context) string {
 		return err.Error()
 	}
 	return string(tail([]byte(out)))
-}
-
-// mark is a line between the parts of what a script prints.
-const mark = "=-=-="
-
-// workScript runs a workload, and prints the kernel's counters before and after it.
-func workScript(w workload, seconds int) string {
-	return fmt.Sprintf(`cat /proc/xlibos 2>/dev/null; echo %[1]s
-(%[2]s); code=$?; echo %[1]s
-cat /proc/xlibos 2>/dev/null
-exit $code`, mark, strings.ReplaceAll(w.script, "SECONDS", strconv.Itoa(seconds)))
-}
-
-// result is what was found of one workload.
-type result struct {
-	figure
-	calls
-}
-
-// parseWork reads the output of a workScript.
-func parseWork(w workload, out string) (result, error) {
-	parts := strings.Split(out, mark+"\n")
-	if len(parts) != 3 {
-		return result{}, fmt.Errorf("%d parts in %q, want 3", len(parts), tail([]byte(out)))
-	}
-	f, err := w.parse(parts[1])
-	if err != nil {
-		return result{}, err
-	}
-	return result{f, parseCounters(parts[2]).since(parseCounters(parts[0]).calls)}, nil
-}
-
-// measure runs one workload.
-func (c *container) measure(ctx context.Context, w workload, seconds int) (result, error) {
-	out, err := c.exec(ctx, time.Duration(seconds)*time.Second+patience, workScript(w, seconds))
-	if err != nil {
-		return result{}, fmt.Errorf("%s: %w", w.name, err)
-	}
-	r, err := parseWork(w, out)
-	if err != nil {
-		return result{}, fmt.Errorf("%s: %w", w.name, err)
-	}
-	return r, nil
-}
-
-// column is what was found with one configuration.
-type column struct {
-	config  config
-	accel   string // of the lab: tcg or kvm
-	kernel  string // its release
-	results map[string]result
-	failure string // why results are missing, in one line
-}
-
-// measure boots the lab, and measures with one configuration after the other. Also
-// after an error the columns are what there is.
-func (e environment) measure(ctx context.Context, program string, seconds int) (columns []column, err error) {
-	o := e.options
-	o.Name = cmp.Or(os.Getenv(lab.EnvName), command)
-	o.Progress = func(what string) { say("%s: %s", e.name, what) }
-	l, err := lab.Fresh(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, l.Down()) }()
-	if _, err := in(ctx, l, setupLimit, "mkdir "+folder); err != nil {
-		return nil, err
-	}
-	if err := l.CopyTo(ctx, program, folder); err != nil {
-		return nil, err
-	}
-	var errs []error
-	for _, c := range e.configs {
-		col, err := c.measure(ctx, l, seconds)
-		columns = append(columns, col)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return columns, errors.Join(errs...)
-}
-
-// measure runs all workloads in one container. The first that fails ends it: its
-// guest may be gone.
-func (c config) measure(ctx context.Context, l *lab.Lab, seconds int) (col column, err error) {
-	col = column{config: c, accel: l.State().Accel, results: map[string]result{}}
-	k := &container{lab: l, config: c, id: "bench-" + c.name}
-	defer func() {
-		if err != nil {
-			col.failure, _, _ = strings.Cut(err.Error(), "\n")
-			say("%s: %v\n%s", c.name, err, k.logs(ctx))
-		}
-		err = errors.Join(err, k.remove(ctx))
-	}()
-	if col.kernel, err = k.start(ctx); err != nil {
-		return col, err
-	}
-	for _, w := range workloads {
-		r, err := k.measure(ctx, w, seconds)
-		if err != nil {
-			return col, err
-		}
-		col.results[w.name] = r
-		say("%s: %s %s %s", c.name, w.name, number(w, r.best), w.unit.name)
-	}
-	return col, nil
 }

@@ -78,6 +78,8 @@ func environments(xen string) []environment {
 				runtime: ours, xlibos: "entry", vcpus: 1, mode: modeShared},
 			{name: "xkernel-full-up", title: "Way B, full, UP", color: "#2c7a2c",
 				runtime: ours, xlibos: "full", vcpus: 1, mode: modeShared, rewriting: true},
+			{name: "xkernel-full-smp", title: "Way B, full, SMP", color: "#79b879",
+				runtime: ours, xlibos: "full", vcpus: 2, mode: modeShared, rewriting: true},
 		}},
 	}
 	for i := range all {

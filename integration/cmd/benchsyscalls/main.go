@@ -4,16 +4,18 @@
 // on plain Linux with and without page table isolation, in a guest as on any Xen,
 // with X-LibOS, and with X-LibOS on an X-Kernel.
 //
-//	benchsyscalls [-only NAME,...] [-seconds N] [-xen VERSION] [-out FOLDER]
+//	benchsyscalls [-servers] [-only NAME,...] [-rows NAME,...] [-seconds N] [-xen VERSION] [-out FOLDER]
 //
 // It boots one lab after the other, runs the program of integration/xlibos/bench
 // and a command in containers there, and reads in /proc/xlibos how many system
 // calls Xen did not see. The table goes to stdout; table and plot go to syscalls.md
 // and syscalls.svg in FOLDER, by default build/bench.
+//
+// With -servers it measures servers and their clients instead, in images made for
+// it, and the files are servers.md and servers.svg.
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -21,7 +23,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -50,18 +51,19 @@ func say(format string, args ...any) {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	ofServers := flags.Bool("servers", false, "measure servers, not system calls")
 	only := flags.String("only", "", "measure in `NAMES`, with commas, of: "+strings.Join(names(environments(inputs.DefaultXen)), " "))
-	seconds := flags.Int("seconds", 2, "`seconds` for each thing that is measured, at least")
+	rows := flags.String("rows", "", "measure only the rows of these `NAMES`, with commas; a wrong one lists them")
+	seconds := flags.Int("seconds", 0, "`seconds` for each thing that is measured, at least (default 2, of servers 5)")
 	xen := flags.String("xen", inputs.DefaultXen, "`version` of Xen and of the X-Kernel")
 	folder := flags.String("out", "", "`folder` for the table and the plot")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *seconds < 1 || *seconds > 600 {
+	if *seconds < 0 || *seconds > 600 {
 		return fmt.Errorf("%d seconds: use 1 to 600", *seconds)
 	}
-	envs, err := choose(environments(*xen), *only)
-	if err != nil {
+	if _, err := choose(environments(*xen), *only); err != nil {
 		return err
 	}
 	checkout, err := lab.FindCheckout(".")
@@ -73,13 +75,24 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	program := filepath.Join(tmp, programName)
-	if err := buildProgram(ctx, filepath.Join(checkout, programSource), program); err != nil {
+	prepare := syscallSuite
+	if *ofServers {
+		prepare = serverSuite
+	}
+	s, err := prepare(ctx, checkout, tmp)
+	if err != nil {
 		return err
 	}
-	r := &report{libc: libcVersion(ctx)}
-	dir := cmp.Or(*folder, filepath.Join(checkout, "build", "bench"))
-	err = measureAll(ctx, r, envs, program, *seconds, dir)
+	if err := s.keep(*rows); err != nil {
+		return err
+	}
+	s.seconds = cmp.Or(*seconds, s.seconds)
+	envs, err := choose(environments(*xen), cmp.Or(*only, s.only))
+	if err != nil {
+		return err
+	}
+	r := &report{suite: s}
+	err = measureAll(ctx, r, envs, tmp, cmp.Or(*folder, filepath.Join(checkout, "build", "bench")))
 	if len(r.columns) == 0 {
 		return err
 	}
@@ -87,12 +100,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return errors.Join(err, werr)
 }
 
-// measureAll measures in one environment after the other. What there is so far is
-// saved after each: a lab that fails later costs nothing of it.
-func measureAll(ctx context.Context, r *report, envs []environment, program string, seconds int, dir string) error {
+// measureAll measures in one environment after the other, with the programs in a
+// folder. What there is so far is saved in dir after each: a lab that fails later
+// costs nothing of it.
+func measureAll(ctx context.Context, r *report, envs []environment, programs, dir string) error {
 	var errs []error
 	for _, e := range envs {
-		columns, err := e.measure(ctx, program, seconds)
+		columns, err := e.measure(ctx, r.suite, programs)
 		r.columns = append(r.columns, columns...)
 		if err != nil {
 			say("%s: %v", e.name, err)
@@ -111,32 +125,4 @@ func measureAll(ctx context.Context, r *report, envs []environment, program stri
 		say("table and plot are in %s", dir)
 	}
 	return errors.Join(errs...)
-}
-
-const (
-	programName   = "sysbench"
-	programSource = "integration/xlibos/bench" // in the checkout
-)
-
-// buildProgram compiles the program that is run in containers.
-func buildProgram(ctx context.Context, source, out string) error {
-	files, err := filepath.Glob(filepath.Join(source, "*.c"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("build %s: no source in %s", programName, source)
-	}
-	args := append([]string{"-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", out}, files...)
-	if text, err := exec.CommandContext(ctx, "gcc", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w: %s", programName, err, bytes.TrimSpace(text))
-	}
-	return nil
-}
-
-// libcVersion is the C library of this machine, which the program is linked with,
-// or "" if that does not tell.
-func libcVersion(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "getconf", "GNU_LIBC_VERSION").Output()
-	if err != nil {
-		return ""
-	}
-	return string(bytes.TrimSpace(out))
 }

@@ -29,7 +29,7 @@ func (r *report) plot() string {
 	s := r.scale()
 	group := max(groupWidth, len(r.columns)*barWidth+groupSpace)
 	entries := (len(r.columns) + legendRows - 1) / legendRows
-	width := max(leftMargin+len(workloads)*group+groupSpace, leftMargin+entries*legendStep)
+	width := max(leftMargin+len(r.workloads)*group+groupSpace, leftMargin+entries*legendStep)
 	height := topMargin + plotHeight + lowMargin
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n",
@@ -39,7 +39,7 @@ func (r *report) plot() string {
 	text(&b, leftMargin, 36, "", r.machine())
 	r.legend(&b)
 	s.grid(&b, width)
-	for i, w := range workloads {
+	for i, w := range r.workloads {
 		x := leftMargin + groupSpace + i*group
 		for j, c := range r.columns {
 			v, ok := c.results[w.name]
@@ -82,7 +82,7 @@ type scale struct{ low, high int }
 // scale finds the powers that all bars are between. A bar has some length.
 func (r *report) scale() scale {
 	least, most := math.Inf(1), math.Inf(-1)
-	for _, w := range workloads {
+	for _, w := range r.workloads {
 		for _, c := range r.columns {
 			if v, ok := c.results[w.name]; ok {
 				least, most = min(least, v.best/w.calls), max(most, v.best/w.calls)
@@ -115,7 +115,7 @@ func (s scale) grid(b *strings.Builder, width int) {
 func duration(ns float64) string {
 	// Some time just below a unit would be rounded up to a thousand of the one before.
 	const up = 0.9995
-	for _, u := range []unit{{"s", 1e9}, {"ms", 1e6}, {"µs", 1e3}} {
+	for _, u := range []unit{{name: "s", ns: 1e9}, {name: "ms", ns: 1e6}, {name: "µs", ns: 1e3}} {
 		if ns >= up*u.ns {
 			return fmt.Sprintf("%.3g %s", ns/u.ns, u.name)
 		}

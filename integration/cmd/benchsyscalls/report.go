@@ -12,8 +12,8 @@ import (
 
 // report is all that was found in a run.
 type report struct {
+	*suite
 	columns []column
-	libc    string // that the program is linked with
 }
 
 const (
@@ -28,7 +28,7 @@ func (r *report) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("save the figures: %w", err)
 	}
-	for name, text := range map[string]string{"syscalls.md": r.markdown(), "syscalls.svg": r.plot()} {
+	for name, text := range map[string]string{r.file + ".md": r.markdown(), r.file + ".svg": r.plot()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("save the figures: %w", err)
 		}
@@ -39,12 +39,12 @@ func (r *report) save(dir string) error {
 // markdown renders the table, what it shows, and notes.
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n%s\n\n", r.machine(), legend)
+	fmt.Fprintf(&b, "%s\n\n%s\n\n", r.machine(), r.suite.legend)
 	r.row(&b, "", func(c column) string { return c.config.title })
 	b.WriteString("|---|" + strings.Repeat("--:|", len(r.columns)) + "\n")
 	r.row(&b, "on", func(c column) string { return c.config.system })
 	r.row(&b, "kernel", func(c column) string { return c.kernel })
-	for _, w := range workloads {
+	for _, w := range r.workloads {
 		title := w.title
 		if w.unit != nanoseconds {
 			title += ", " + w.unit.name
@@ -58,7 +58,7 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-const legend = `Nanoseconds for one operation, or milliseconds where it says so, in the fastest of
+const syscallLegend = `Nanoseconds for one operation, or milliseconds where it says so, in the fastest of
 several batches. In brackets: how many times as fast as runc with pti=on, and as with
 pti=off. Direct calls are those that Xen did not see.`
 
@@ -107,10 +107,13 @@ func (r *report) cell(w workload, c column) string {
 			speeds = append(speeds, speed(y.best/x.best))
 		}
 	}
-	if len(speeds) == 0 || c.config.runtime == runc {
-		return text
+	if len(speeds) > 0 && c.config.runtime != runc {
+		text += " (" + strings.Join(speeds, ", ") + ")"
 	}
-	return text + " (" + strings.Join(speeds, ", ") + ")"
+	if _, ok := x.share(); ok && r.shares {
+		text += ", " + percent(x.calls)
+	}
+	return text
 }
 
 // result finds what a workload took with the configuration of that name.
@@ -133,9 +136,13 @@ func (c column) sum() calls {
 	return n
 }
 
-// number renders a time in the workload's unit, to three digits or to the unit.
+// number renders a time in the workload's unit, or what it makes in a second, to
+// three digits or to the unit.
 func number(w workload, ns float64) string {
 	v := ns / w.unit.ns
+	if w.unit.rate {
+		v = w.calls * 1e9 / ns
+	}
 	switch {
 	case v < 10:
 		return strconv.FormatFloat(v, 'f', 2, 64)
@@ -186,7 +193,7 @@ func (r *report) notes() []string {
 		}
 	}
 	add(fmt.Sprintf("Fewer than %d %% direct calls, although they are rewritten:\n", fewDirect), func(c column) string {
-		return c.list(func(x result) string {
+		return r.list(c, func(x result) string {
 			if share, ok := x.share(); !ok || share >= fewDirect || !c.config.rewriting {
 				return ""
 			}
@@ -194,7 +201,7 @@ func (r *report) notes() []string {
 		})
 	})
 	add(fmt.Sprintf("The mean is more than %.1f times the fastest batch, so the machine was busy:\n", restless), func(c column) string {
-		return c.list(func(x result) string {
+		return r.list(c, func(x result) string {
 			if x.mean <= restless*x.best {
 				return ""
 			}
@@ -206,9 +213,9 @@ func (r *report) notes() []string {
 }
 
 // list is what each finds to say of workloads.
-func (c column) list(each func(result) string) string {
+func (r *report) list(c column, each func(result) string) string {
 	var parts []string
-	for _, w := range workloads {
+	for _, w := range r.workloads {
 		if x, ok := c.results[w.name]; ok {
 			if text := each(x); text != "" {
 				parts = append(parts, w.name+" "+text)

@@ -17,7 +17,7 @@ import (
 // sample is a report of made-up figures: all configurations, and each workload takes
 // ns nanoseconds with the first of them, a tenth of that with the next, and so on.
 func sample(ns float64) *report {
-	r := &report{libc: "glibc 0.0"}
+	r := &report{suite: &suite{file: "syscalls", workloads: workloads, libc: "glibc 0.0"}}
 	for _, e := range environments("4.17") {
 		for _, c := range e.configs {
 			col := column{config: c, accel: "tcg", kernel: "0.0", results: map[string]result{}}
@@ -120,12 +120,14 @@ func TestMachine(t *testing.T) {
 
 func TestNumber(t *testing.T) {
 	ns, ms := workload{unit: nanoseconds}, workload{unit: milliseconds}
+	ps := workload{unit: perSecond, calls: 10}
 	for _, c := range []struct {
 		w    workload
 		ns   float64
 		want string
 	}{
 		{ns, 9.876, "9.88"}, {ns, 98.76, "98.8"}, {ns, 987.6, "988"}, {ns, 9876, "9,876"}, {ns, 1234567.8, "1,234,568"},
+		{ps, 1e6, "10,000"}, {ps, 2e9, "5.00"},
 		{ms, 41.24e6, "41.2"}, {ms, 1155e6, "1,155"},
 	} {
 		if got := number(c.w, c.ns); got != c.want {
@@ -193,7 +195,7 @@ func TestPlot(t *testing.T) {
 }
 
 func TestPlotOfNothing(t *testing.T) {
-	r := &report{columns: []column{{config: config{title: "a <b> & c"}}}}
+	r := &report{suite: &suite{}, columns: []column{{config: config{title: "a <b> & c"}}}}
 	svg := r.plot()
 	if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") || !strings.Contains(svg, "a &lt;b&gt; &amp; c") {
 		t.Errorf("plot() =\n%s", svg)

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// workload is something that is timed in a container: a row of the table. A server
-// with its client can be one, too, if its parse function makes the time of one
-// request out of their rate.
+// workload is something that is timed in a container: a row of the table.
 type workload struct {
 	name  string // below its bars, and in notes
 	title string // of its row
-	// script is for sh in the container; SECONDS is replaced.
-	script string
-	unit   unit
+	image string // that it runs in, or "" for busybox
+	// script is for sh in the container; SECONDS is replaced. What prepare does
+	// before it, in the same shell, does not count.
+	prepare, script string
+	unit            unit
 	// calls is how many calls one operation makes: the plot shows the time of one.
 	calls float64
 	// parse finds the times in what the script printed to stdout.
@@ -32,11 +32,12 @@ type figure struct{ best, mean float64 }
 type unit struct {
 	name string
 	ns   float64
+	rate bool // of calls, not a time
 }
 
 var (
-	nanoseconds  = unit{"ns", 1}
-	milliseconds = unit{"ms", 1e6}
+	nanoseconds  = unit{name: "ns", ns: 1}
+	milliseconds = unit{name: "ms", ns: 1e6}
 )
 
 // mount is where containers see the program.
