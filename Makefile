@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench bench-syscalls bench-servers fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench bench-syscalls bench-servers suites fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ e2e: deps lab payload ## the toolstack and containers on real Xen in the lab
 
 unit: vet ## the tests that need no lab: seconds to a few minutes
 	@integration/step.sh 'unit tests' env XCONTAINER_REQUIRE_HEADERS=1 $(GO) test -count=1 -timeout 10m ./...
-	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./xenbuild/... ./clienttests/... ./daemons/... ./soak/... ./chaos/... ./cmd/...
+	@integration/step.sh 'unit tests of the lab' $(GO) -C integration test -count=1 -timeout 10m ./internal/... ./lab/... ./kernelbuild/... ./xenbuild/... ./clienttests/... ./daemons/... ./soak/... ./chaos/... ./suites/... ./cmd/...
 
 vet:     ## gofmt and go vet over both modules
 	@test -z "$$(gofmt -l cmd pkg integration)" || { gofmt -l cmd pkg integration; echo 'run gofmt -w on these files'; exit 1; }
@@ -101,6 +101,10 @@ bench-syscalls: deps lab payload ## what system calls cost with runc, in a stock
 BENCH_SERVERS ?=
 bench-servers: deps lab payload ## requests per second of servers in the same, and the share of direct calls; BENCH_SERVERS=-rows=NAMES for parts
 	@$(GO) -C integration run ./cmd/benchsyscalls -servers $(BENCH_SERVERS)
+
+SUITES ?=
+suites: deps lab payload ## other people's tests with X-LibOS on and off, which must come to the same: hours; SUITES='-only=NAMES -short' for parts
+	@$(GO) -C integration run ./cmd/suites $(SUITES)
 
 lab:     ## build bin/lab, the command that runs a Xen host in QEMU
 	@mkdir -p bin

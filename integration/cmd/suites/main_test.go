@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/xcontainer/xcontainer/integration/suites"
+)
+
+func TestParse(t *testing.T) {
+	o, err := parse([]string{"-only", "selftests", "-modes", "entry,off", "-vcpus", "2", "-short"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(o.modes, []string{"entry", "off"}) || o.vcpus != 2 || !o.short || len(o.suites) != 1 {
+		t.Errorf("got %+v", o)
+	}
+	for _, bad := range []string{"-only nothing", "-modes full,full", "-modes on", "-modes=", "-vcpus 0", "-vcpus 9", "-units (", "-xen none", "more"} {
+		if _, err := parse(strings.Fields(bad)); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+	if _, err := parse(strings.Fields("-xen none -modes runc")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChooseUnits(t *testing.T) {
+	all := []string{"a", "b", "c"}
+	o, err := parse([]string{"-units", "^[ab]$", "-short"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.choose(&suites.Suite{Short: []string{"b", "c"}}, all)
+	if err != nil || !slices.Equal(got, []string{"b"}) {
+		t.Errorf("got %q, %v; want b", got, err)
+	}
+	if _, err := o.choose(&suites.Suite{Short: []string{"d"}}, all); err == nil {
+		t.Error("a short run with a unit that there is not is accepted")
+	}
+}
+
+func TestCheckMode(t *testing.T) {
+	const on = "mode bounce\nrewriting on\ncalls_direct 3\n"
+	const entry = "mode shared\nrewriting off\n"
+	for _, test := range []struct {
+		mode, text string
+		ok         bool
+	}{
+		{"full", on, true}, {"full", entry, false}, {"full", "", false}, {"full", "mode off\nrewriting on\n", false},
+		{"entry", entry, true}, {"entry", on, false}, {"entry", "", false},
+		{"off", "", true}, {"off", "mode off\n", true}, {"off", entry, false}, {"off", on, false},
+		{modeRunc, "", true},
+	} {
+		if err := checkMode(test.mode, test.text); (err == nil) != test.ok {
+			t.Errorf("%s with %q: %v", test.mode, test.text, err)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xcontainer/xcontainer/integration/lab"
+	"github.com/xcontainer/xcontainer/integration/suites"
+)
+
+// folder is where dom0 has the folders and archives of suites. It is on its disk.
+const folder = "/var/tmp/suites"
+
+// runner runs one suite.
+type runner struct {
+	lab      *lab.Lab
+	suite    *suites.Suite
+	material suites.Material
+	options  options
+	say      func(format string, args ...any)
+	dir      string // for outputs
+}
+
+// run runs the suite in all modes, the differing units twice, and judges.
+func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
+	units := r.material.Units
+	if len(units) == 0 {
+		return v, nil // -units chose none of this suite's
+	}
+	known, err := suites.KnownOf(r.suite.Name, r.options.modes)
+	if err != nil {
+		return v, err
+	}
+	if err := os.RemoveAll(r.dir); err != nil {
+		return v, err
+	}
+	if err := r.deliver(ctx); err != nil {
+		return v, err
+	}
+	defer func() {
+		_, rerr := in(context.WithoutCancel(ctx), r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder()))
+		err = errors.Join(err, rerr)
+	}()
+	c, err := r.modes(ctx, units, "")
+	if err != nil {
+		return v, err
+	}
+	if again := suites.Units(c.Differences()); len(again) > 0 {
+		r.say("%s: %d units differ and are run again, alone: %s", r.suite.Name, len(again), strings.Join(again, ", "))
+		second, err := r.modes(ctx, again, "-again")
+		if err != nil {
+			return v, err
+		}
+		c.Replace(again, second.Results)
+	}
+	v = c.Judge(known, units)
+	return v, r.write(c, v)
+}
+
+// folder is that of the suite in dom0.
+func (r *runner) folder() string { return folder + "/" + r.suite.Name }
+
+// deliver brings the image and the folder to dom0.
+func (r *runner) deliver(ctx context.Context) error {
+	if _, err := in(ctx, r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder())+"; mkdir -p "+folder); err != nil {
+		return err
+	}
+	if a := r.material.Archive; a != "" {
+		r.say("%s: bring the image to dom0", r.suite.Name)
+		f, err := os.Open(a)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		ctx, cancel := context.WithTimeout(ctx, 2*setupLimit)
+		defer cancel()
+		out, err := r.lab.Run(ctx, "ctr images import -", f)
+		if err == nil && out.Code != 0 {
+			err = fmt.Errorf("exit code %d: %s", out.Code, tail(out.Stderr))
+		}
+		if err != nil {
+			return fmt.Errorf("import the image: %w", err)
+		}
+	}
+	if r.material.Folder == "" {
+		return nil
+	}
+	r.say("%s: bring the files to dom0", r.suite.Name)
+	return r.lab.CopyTo(ctx, r.material.Folder, r.folder())
+}
+
+// modes runs units in a container of each mode, one after the other. what is added
+// to the names of the outputs.
+func (r *runner) modes(ctx context.Context, units []string, what string) (suites.Comparison, error) {
+	c := suites.Comparison{Modes: r.options.modes, Results: map[string]suites.Results{}}
+	for _, m := range c.Modes {
+		results, err := r.mode(ctx, m, units, what)
+		if err != nil {
+			return c, fmt.Errorf("%s: %w", m, err)
+		}
+		c.Results[m] = results
+		r.say("%s: %s%s: %s", r.suite.Name, m, what, results.Summary())
+	}
+	return c, nil
+}
+
+// mode runs units in one mode. A unit that ends its container gets the next a new
+// one.
+func (r *runner) mode(ctx context.Context, mode string, units []string, what string) (all suites.Results, err error) {
+	c := &container{lab: r.lab, suite: r.suite, material: r.material, folder: r.folder(),
+		mode: mode, vcpus: r.options.vcpus, id: "suites-" + r.suite.Name + "-" + mode}
+	defer func() { err = errors.Join(err, c.remove(ctx)) }()
+	all = suites.Results{}
+	for _, u := range units {
+		// A second run is for units that may have disturbed each other in the first.
+		if what != "" || !c.runs {
+			if err := c.remove(ctx); err != nil {
+				return nil, err
+			}
+			if err := c.start(ctx); err != nil {
+				r.save(mode, u, what, suites.Output{Text: c.logs(ctx)})
+				return nil, err
+			}
+		}
+		begin := time.Now()
+		o, err := c.exec(ctx, r.suite.LimitOf(u), r.suite.Command(u))
+		if err != nil {
+			return nil, err
+		}
+		if (o.Broken != "" || o.Code != 0) && !c.alive(ctx) {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if o.Broken == "" {
+				o.Broken = "the container ended"
+			}
+			o.Text += "\n" + c.logs(ctx)
+			c.runs = false
+		}
+		got := r.suite.Results(u, o)
+		maps.Copy(all, got)
+		r.say("%s: %s%s: %s: %s (%s) %.0f s %s", r.suite.Name, mode, what, u, got[u], got.Summary(), time.Since(begin).Seconds(), o.Broken)
+		if err := r.save(mode, u, what, o); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// save writes the output of a unit.
+func (r *runner) save(mode, unit, what string, o suites.Output) error {
+	dir := filepath.Join(r.dir, mode+what)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	end := fmt.Sprintf("\n[exit code %d]\n", o.Code)
+	if o.Broken != "" {
+		end += "[" + o.Broken + "]\n"
+	}
+	name := strings.NewReplacer("/", "_", " ", "_").Replace(unit) + ".txt"
+	return os.WriteFile(filepath.Join(dir, name), []byte(o.Text+end), 0o644)
+}
+
+// write writes what all tests came to, and the verdict.
+func (r *runner) write(c suites.Comparison, v suites.Verdict) error {
+	for _, m := range c.Modes {
+		var b strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(c.Results[m])) {
+			fmt.Fprintf(&b, "%-7s %s\n", c.Results[m][name], name)
+		}
+		if err := os.WriteFile(filepath.Join(r.dir, m+".results"), []byte(b.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	text := strings.Join(append(slices.Clone(v.Lines), v.Tally.String()), "\n") + "\n"
+	return os.WriteFile(filepath.Join(r.dir, "verdict.txt"), []byte(text), 0o644)
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suites
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/xcontainer/xcontainer/integration/internal/tally"
+)
+
+func comparison() Comparison {
+	return Comparison{Modes: []string{"full", "off"}, Results: map[string]Results{
+		"full": {"a": Pass, "a:1": Pass, "a:2": Fail, "b": Skip, "b:1": Fail, "c": Broken, "d": Pass, "e": Fail},
+		"off":  {"a": Pass, "a:1": Fail, "a:2": Fail, "b": Skip, "c": Broken, "d": Skip, "e": Fail},
+	}}
+}
+
+func TestJudge(t *testing.T) {
+	units := []string{"a", "b", "c", "d", "e"}
+	for name, test := range map[string]struct {
+		known Known
+		units []string
+		want  tally.Tally
+		lines []string
+	}{
+		"nothing known": {nil, units, tally.Tally{Passed: 3, Failed: 4, Skipped: 1}, []string{
+			"DIFFERS a:1: full pass, off fail", "DIFFERS b:1: full fail, off missing",
+			"DIFFERS c: full broken, off broken", "DIFFERS d: full pass, off skip"}},
+		"some known": {Known{"a:1": "why", "b:*": "b's reason", "c": "hangs"}, units, tally.Tally{Passed: 3, Failed: 1, Skipped: 4}, []string{
+			"known   a:1: full pass, off fail (why)", "known   b:1: full fail, off missing (b's reason)",
+			"known   c: full broken, off broken (hangs)", "DIFFERS d: full pass, off skip"}},
+		"no longer": {Known{"a:2": "old", "e:9": "gone", "other": "not run"}, units, tally.Tally{Passed: 3, Failed: 6, Skipped: 1}, []string{
+			"DIFFERS a:1: full pass, off fail", "DIFFERS b:1: full fail, off missing",
+			"DIFFERS c: full broken, off broken", "DIFFERS d: full pass, off skip",
+			"STALE   a:2 is listed as a difference and is none: old", "STALE   e:9 is listed as a difference and is none: gone"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := comparison().Judge(test.known, test.units)
+			if v.Tally != test.want || !slices.Equal(v.Lines, test.lines) {
+				t.Errorf("got %v\n%s\nwant %v\n%s", v.Tally, strings.Join(v.Lines, "\n"), test.want, strings.Join(test.lines, "\n"))
+			}
+		})
+	}
+}
+
+func TestJudgeNothing(t *testing.T) {
+	c := Comparison{Modes: []string{"full", "off"}, Results: map[string]Results{"full": {"a": Skip}, "off": {"a": Skip}}}
+	if v := c.Judge(nil, []string{"a"}); v.Tally.Failed != 1 {
+		t.Errorf("only skipped tests: %v, want a failure", v.Tally)
+	}
+}
+
+// A second run counts instead of the first, with all tests of its units.
+func TestReplace(t *testing.T) {
+	c := comparison()
+	units := Units(c.Differences())
+	if want := []string{"a", "b", "c", "d"}; !slices.Equal(units, want) {
+		t.Fatalf("units %q differ, want %q", units, want)
+	}
+	c.Replace([]string{"a", "b"}, map[string]Results{"full": {"a": Pass, "a:1": Fail, "b": Skip}, "off": {"a": Pass, "a:1": Fail, "b": Skip}})
+	wantResults(t, c.Results["full"], Results{"a": Pass, "a:1": Fail, "b": Skip, "c": Broken, "d": Pass, "e": Fail})
+	if got := Units(c.Differences()); !slices.Equal(got, []string{"c", "d"}) {
+		t.Errorf("units %q differ, want c and d", got)
+	}
+}
+
+func TestKnown(t *testing.T) {
+	k := Known{}
+	err := k.add("# a comment\n\na:1 read # 2 #2 # it is late\n and dark\nb:* # all of b\nb:1* # these\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for test, want := range map[string]string{
+		"a:1 read # 2 #2": "it is late and dark", "b:2": "all of b", "b:17": "these", "b": "", "c": "",
+	} {
+		entry, ok := k.find(test)
+		if ok != (want != "") || k[entry] != want {
+			t.Errorf("%s: %q, want %q", test, k[entry], want)
+		}
+	}
+	for _, bad := range []string{"a\n", "a # \n", " # reason\n", "a # r\na # s\n", " goes on\n"} {
+		if err := (Known{}).add(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+// The committed lists are well-formed, and their tests are in units that there are.
+func TestCommittedLists(t *testing.T) {
+	for _, s := range All() {
+		if _, err := KnownOf(s.Name, []string{"full", "off", "runc"}); err != nil {
+			t.Error(err)
+		}
+		if s.Limit <= 0 || s.MemoryMB <= 0 || len(s.Short) == 0 || strings.ContainsAny(s.Name, " /:") {
+			t.Errorf("suite %q is not complete", s.Name)
+		}
+	}
+	units := selftestUnits()
+	for i, u := range units {
+		if strings.Contains(u, ":") || slices.Contains(units[:i], u) {
+			t.Errorf("unit %q has a colon, or is there twice", u)
+		}
+	}
+	for u := range selftests().Limits {
+		if !slices.Contains(units, u) {
+			t.Errorf("there is a limit for %q, which is no unit", u)
+		}
+	}
+}

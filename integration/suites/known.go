@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suites
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+//go:embed known
+var knownFiles embed.FS
+
+// Known has the tests that are known to differ, and why. The name of one may end in
+// "*", which stands for whatever follows.
+type Known map[string]string
+
+// find returns the entry for a test: its own, or else the longest with a "*".
+func (k Known) find(test string) (entry string, ok bool) {
+	if _, ok := k[test]; ok {
+		return test, true
+	}
+	for e := range k {
+		start, star := strings.CutSuffix(e, "*")
+		if star && strings.HasPrefix(test, start) && len(e) > len(entry) {
+			entry = e
+		}
+	}
+	return entry, entry != ""
+}
+
+// KnownOf returns what is known of a suite: what known/SUITE.known says, and for
+// each mode that has one, known/SUITE.MODE.known.
+func KnownOf(suite string, modes []string) (Known, error) {
+	all := Known{}
+	for _, name := range slices.Concat([]string{suite}, prefixed(suite+".", modes)) {
+		file := "known/" + name + ".known"
+		text, err := knownFiles.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("suites: %w", err)
+		}
+		if err := all.add(string(text)); err != nil {
+			return nil, fmt.Errorf("suites: %s: %w", file, err)
+		}
+	}
+	return all, nil
+}
+
+func prefixed(prefix string, names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = prefix + n
+	}
+	return out
+}
+
+// add reads lines "TEST # reason"; a line that begins with a blank goes on with the
+// reason, and one that begins with # is a comment.
+func (k Known) add(text string) error {
+	var last string
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, " \n")
+		switch {
+		case line == "" || strings.HasPrefix(line, "# ") || line == "#":
+		case strings.HasPrefix(line, " ") && last != "":
+			k[last] += " " + strings.TrimSpace(line)
+		default:
+			// The name may have "#2" in it, to tell it from one with the same words.
+			i := strings.LastIndex(line, " # ")
+			if i <= 0 || line[i+3:] == "" {
+				return fmt.Errorf("line %q is not a test, \" # \" and a reason", line)
+			}
+			last = strings.TrimSpace(line[:i])
+			if _, ok := k[last]; ok {
+				return fmt.Errorf("%s stands there twice", last)
+			}
+			k[last] = line[i+3:]
+		}
+	}
+	return nil
+}

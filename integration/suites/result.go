@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suites
+
+import "strconv"
+
+// Status is what a test came to.
+type Status string
+
+// What a test can come to.
+const (
+	Pass Status = "pass"
+	Fail Status = "fail"
+	Skip Status = "skip"
+	// Broken: the unit did not end in its time, its container ended, or it has no
+	// test in its output. That is never the same as anything.
+	Broken Status = "broken"
+	// Missing: there is no such test in this mode.
+	Missing Status = "missing"
+)
+
+// Results are those of tests by their names.
+type Results map[string]Status
+
+// Output is what a unit left.
+type Output struct {
+	Text string // standard output and error, mixed
+	Code int    // as a shell tells it
+	// Broken says why the unit did not end by itself, or is empty.
+	Broken string
+}
+
+// Parser returns the tests in a unit's output, by their names in the unit.
+type Parser func(o Output) Results
+
+// Results are those of a unit: of its tests, and of the whole.
+func (s *Suite) Results(unit string, o Output) Results {
+	if o.Broken != "" {
+		return Results{unit: Broken}
+	}
+	r := Results{}
+	for name, status := range s.Parse(o) {
+		r[unit+":"+name] = status
+	}
+	r[unit] = s.whole(o, len(r))
+	return r
+}
+
+// whole judges a unit by its exit code.
+func (s *Suite) whole(o Output, tests int) Status {
+	switch {
+	case s.SkipCode != 0 && o.Code == s.SkipCode:
+		return Skip
+	case tests == 0 && !s.CodeOnly:
+		return Broken
+	case o.Code != 0:
+		return Fail
+	}
+	return Pass
+}
+
+// put enters a test. A name that is there already gets a number, by its place: the
+// same in each mode.
+func (r Results) put(name string, s Status) {
+	unique := name
+	for n := 2; ; n++ {
+		if _, ok := r[unique]; !ok {
+			break
+		}
+		unique = name + " #" + strconv.Itoa(n)
+	}
+	r[unique] = s
+}
