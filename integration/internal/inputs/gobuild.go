@@ -23,6 +23,15 @@ func goVersion(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// goRoot returns the folder of the go command's own files.
+func goRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("inputs: ask go for its root: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
 // goRun runs the go command in dir, for a static program of the lab's platform.
 func goRun(ctx context.Context, dir string, env []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", args...)

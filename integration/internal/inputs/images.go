@@ -94,25 +94,13 @@ func makeImages(ctx context.Context, dir string, bb apt.Deb, debian, python []ap
 	if err != nil {
 		return err
 	}
-	debianRoot := rootfs.NewMerged()
-	for _, d := range debian {
-		if err := debianRoot.AddDeb(ctx, d.Path, keepFile); err != nil {
-			return err
-		}
-	}
-	if err := addDebianBase(debianRoot); err != nil {
+	debianRoot, err := debianTree(ctx, debian)
+	if err != nil {
 		return err
 	}
-	// The layer repeats the links of the merged /usr: a package's own /lib would
-	// hide the one below.
-	pythonOver := rootfs.NewMerged()
-	for _, d := range python {
-		if slices.Contains(debian, d) {
-			continue
-		}
-		if err := pythonOver.AddDeb(ctx, d.Path, keepFile); err != nil {
-			return err
-		}
+	pythonOver, err := overDebian(ctx, debian, python)
+	if err != nil {
+		return err
 	}
 	foreign := rootfs.New()
 	addDirs(foreign)
