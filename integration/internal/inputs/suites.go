@@ -101,9 +101,9 @@ func overDebian(ctx context.Context, debian, all []apt.Deb) (*rootfs.Tree, error
 	return t, nil
 }
 
-// keepSuiteFile leaves out what is only for making other Javas, too.
+// keepSuiteFile leaves out, too, what makes other Javas, and drivers of graphics cards.
 func keepSuiteFile(name string) bool {
-	return keepFile(name) && !strings.Contains(name, "/jmods/")
+	return keepFile(name) && !slices.ContainsFunc([]string{"/jmods/", "/dri/", "/libLLVM"}, func(part string) bool { return strings.Contains(name, part) })
 }
 
 // goTestsVersion changes when the code below makes something else of the same
