@@ -10,12 +10,18 @@ import (
 // tapLine is a test's line of the Test Anything Protocol: "ok 3 - name # SKIP why".
 var tapLine = regexp.MustCompile(`^(ok|not ok)\b[ \t]*([0-9]*)(?:[ \t]+-)?[ \t]*([^#]*)(?:#[ \t]*(\w*))?`)
 
+// tapNothing is the plan of a program that skips all of its tests.
+var tapNothing = regexp.MustCompile(`^1\.\.0\b`)
+
 // ParseTAP reads the Test Anything Protocol, as kselftest (Linux
 // Documentation/dev-tools/ktap.rst) and Perl's tests write it. A test's number is
 // part of its name, and what changes from run to run is not.
 func ParseTAP(o Output) Results {
 	r := Results{}
 	for line := range strings.Lines(o.Text) {
+		if tapNothing.MatchString(line) {
+			r["plan"] = Skip
+		}
 		f := tapLine.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
 		// Without a number and a name it is a sentence that begins with "ok".
 		if f == nil || f[2] == "" {

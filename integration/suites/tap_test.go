@@ -50,6 +50,10 @@ ok 2 mapped at 0x7f12deadb000 after 12.5 ms
 		"directives": {"ok 1 # SKIP Cannot test\nnot ok 2 one # TODO later\nok 3 two # XFAIL\nok 4 - three\nok 4 - three\n", Results{
 			"1": Skip, "2 one": Pass, "3 two": Pass, "4 three": Pass, "4 three #2": Pass,
 		}},
+		"nothing to do": {"1..0 # Skip no locale\n", Results{"plan": Skip}},
+		"perl": {"1..3\nok 1\nok 2 - print works\nnot ok 3 - TODO # TODO [perl #115910]\n# Failed (TODO) test\n", Results{
+			"1": Pass, "2 print works": Pass, "3 TODO": Pass,
+		}},
 		"no test": {"[RUN]\tValid sigreturn: 64-bit CS (33), 32-bit SS (2b, GDT)\n[OK]\tall registers okay\nok, done\nok\nokay 7\n", Results{}},
 	} {
 		t.Run(name, func(t *testing.T) { wantResults(t, ParseTAP(Output{Text: test.text}), test.want) })
