@@ -66,5 +66,5 @@ func (s *Suite) LimitOf(unit string) time.Duration {
 
 // All are the suites, the most telling first.
 func All() []*Suite {
-	return []*Suite{selftests(), goTests(), debuggers(), stressNG(), python(), perl()}
+	return []*Suite{selftests(), goTests(), debuggers(), stressNG(), python(), perl(), java(), node()}
 }
