@@ -44,8 +44,9 @@ func goTests() *Suite {
 func goCommand(unit string) string {
 	return fmt.Sprintf(`set -e
 mkdir -p %[1]s/src
-[ -d %[1]s/lib ] || cp -a %[2]s/lib %[1]s/
-[ -d %[1]s/src/%[3]s ] || { mkdir -p %[1]s/src/%[3]s; cp -a %[2]s/src/%[3]s/. %[1]s/src/%[3]s/; }
+[ -e %[1]s/lib ] || cp -a %[2]s/lib %[1]s/
+[ -e %[1]s/src/testdata ] || cp -a %[2]s/src/testdata %[1]s/src/
+[ -e %[1]s/src/%[3]s/%[4]s ] || { mkdir -p %[1]s/src/%[3]s; cp -a %[2]s/src/%[3]s/. %[1]s/src/%[3]s/; }
 cd %[1]s/src/%[3]s
 export GOROOT=%[1]s HOME=/root TMPDIR=/var/tmp
 exec ./%[4]s -test.v=test2json -test.short -test.timeout=0`, Work, Mount, lab.Quote(unit), inputs.GoTestProgram)

@@ -108,14 +108,14 @@ func keepSuiteFile(name string) bool {
 
 // goTestsVersion changes when the code below makes something else of the same
 // sources.
-const goTestsVersion = "v1"
+const goTestsVersion = "v2"
 
 // GoTestProgram is the file of a package's folder in what GoTests returns.
 const GoTestProgram = "pkg.test"
 
 // GoTests builds the tests of packages of Go's standard library, and returns a
 // directory like Go's own: src/PACKAGE has a package's files, which some tests read,
-// its testdata, and GoTestProgram; lib/time has the time zones.
+// its testdata, and GoTestProgram; lib/time and src/testdata are as there.
 func (b *Builder) GoTests(ctx context.Context, packages ...string) (string, error) {
 	version, err := goVersion(ctx)
 	if err != nil {
@@ -127,8 +127,10 @@ func (b *Builder) GoTests(ctx context.Context, packages ...string) (string, erro
 		if err != nil {
 			return err
 		}
-		if err := os.CopyFS(filepath.Join(dir, "lib/time"), os.DirFS(filepath.Join(goroot, "lib/time"))); err != nil {
-			return fmt.Errorf("inputs: Go's time zones: %w", err)
+		for _, d := range []string{"lib/time", "src/testdata"} {
+			if err := os.CopyFS(filepath.Join(dir, d), os.DirFS(filepath.Join(goroot, d))); err != nil {
+				return fmt.Errorf("inputs: copy Go's %s: %w", d, err)
+			}
 		}
 		for _, p := range packages {
 			b.step("build the tests of Go's package " + p)
