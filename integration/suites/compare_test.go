@@ -80,7 +80,7 @@ func TestKnown(t *testing.T) {
 			t.Errorf("%s: %q, want %q", test, k[entry], want)
 		}
 	}
-	for _, bad := range []string{"a\n", "a # \n", " # reason\n", "a # r\na # s\n", " goes on\n"} {
+	for _, bad := range []string{"a\n", "a # \n", " # reason\n", "a # r\na # s\n", " goes on\n", "mm/* # all of mm\n"} {
 		if err := (Known{}).add(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -15,7 +15,7 @@ import (
 var knownFiles embed.FS
 
 // Known has the tests that are known to differ, and why. The name of one may end in
-// "*", which stands for whatever follows.
+// "*", which stands for whatever follows; it names the unit in any case.
 type Known map[string]string
 
 // find returns the entry for a test: its own, or else the longest with a "*".
@@ -79,6 +79,9 @@ func (k Known) add(text string) error {
 			last = strings.TrimSpace(line[:i])
 			if _, ok := k[last]; ok {
 				return fmt.Errorf("%s stands there twice", last)
+			}
+			if strings.Contains(unitOf(last), "*") {
+				return fmt.Errorf("%s names no unit", last)
 			}
 			k[last] = line[i+3:]
 		}

@@ -144,8 +144,9 @@ func (r *runner) mode(ctx context.Context, mode string, units []string, what str
 				o.Broken = "the container ended"
 			}
 			o.Text += "\n" + c.logs(ctx)
-			c.runs = false
 		}
+		// What it has left running is not to disturb the next.
+		c.runs = c.runs && o.Broken == ""
 		got := r.suite.Results(u, o)
 		maps.Copy(all, got)
 		r.say("%s: %s%s: %s: %s (%s) %.0f s %s", r.suite.Name, mode, what, u, got[u], got.Summary(), time.Since(begin).Seconds(), o.Broken)
