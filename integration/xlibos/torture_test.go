@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
+	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -61,7 +63,6 @@ const (
 )
 
 const (
-	image = "docker.io/library/busybox:lab"
 	// folder is where dom0 has the programs, and containers see it.
 	folder = "/var/tmp/torture"
 	// patience is what a program takes beyond its time before it is given up; it
@@ -84,7 +85,7 @@ func TestTorture(t *testing.T) {
 	for _, vcpus := range []int{1, 2} {
 		for _, mode := range modes {
 			t.Run(fmt.Sprintf("%d vCPU/%s", vcpus, mode), func(t *testing.T) {
-				g := &guest{id: fmt.Sprintf("torture-%d-%s", vcpus, mode), mode: mode, vcpus: vcpus}
+				g := newGuest(fmt.Sprintf("torture-%d-%s", vcpus, mode), mode, vcpus)
 				t.Cleanup(func() { g.remove(t) })
 				for _, p := range programs {
 					t.Run(p.name, func(t *testing.T) { g.run(t, p, seconds) })
@@ -117,61 +118,53 @@ func build(t *testing.T) {
 // guest is a container that programs run in one after the other. It is made anew
 // when one of them has ended it.
 type guest struct {
-	id, mode string
-	vcpus    int
-	runs     bool
-	execs    int
-	told     map[string]bool // lines of its log that a test has failed for
+	*ctrbox.Box
+	runs bool
+	told map[string]bool // lines of its log that a test has failed for
 }
 
-// sh runs a script in dom0 for at most limit.
-func sh(t *testing.T, limit time.Duration, script string) lab.Result {
-	t.Helper()
-	// Also when the test is over, to clean up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
-	defer cancel()
-	r, err := machine.Run(ctx, script, nil)
-	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", script, err, r.Stdout, r.Stderr)
-	}
-	return r
+func newGuest(id, mode string, vcpus int) *guest {
+	return &guest{Box: &ctrbox.Box{
+		Lab: machine, ID: id, Image: inputs.BusyboxImage, Runtime: ctrbox.Ours, XLibOS: mode, VCPUs: vcpus,
+		Args: []string{"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro"},
+	}}
 }
 
 func (g *guest) start(t *testing.T) {
 	t.Helper()
 	g.remove(t)
-	r := sh(t, 3*time.Minute, fmt.Sprintf(`ctr run -d --runtime io.containerd.xcontainer.v2 \
-	--annotation io.xcontainer.xlibos=%s --annotation io.xcontainer.vcpus=%d \
-	--mount type=bind,src=%s,dst=/torture,options=rbind:ro %s %s sleep 1000000`, g.mode, g.vcpus, folder, image, g.id))
-	if r.Code != 0 {
-		t.Fatalf("start the container: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	g.runs, g.told = true, map[string]bool{}
-	r = g.exec(t, time.Minute, "nproc; uname -v")
-	cpus, version, _ := strings.Cut(string(r.Stdout), "\n")
-	if cpus != strconv.Itoa(g.vcpus) || strings.Contains(version, "SMP") != (g.vcpus > 1) {
-		t.Errorf("%s processors and the kernel %q, want %d and one to go with it", cpus, version, g.vcpus)
+	out, err := g.Exec(t.Context(), time.Minute, "nproc; uname -v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cpus, version, _ := strings.Cut(out, "\n")
+	if cpus != strconv.Itoa(g.VCPUs) || strings.Contains(version, "SMP") != (g.VCPUs > 1) {
+		t.Errorf("%s processors and the kernel %q, want %d and one to go with it", cpus, version, g.VCPUs)
 	}
 }
 
 func (g *guest) remove(t *testing.T) {
 	t.Helper()
 	g.runs = false
-	r := sh(t, 3*time.Minute, fmt.Sprintf(`id=%s
-ctr task ls -q | grep -qx $id && timeout 60 ctr task rm -f $id
-ctr c ls -q | grep -qx $id || exit 0
-timeout 60 ctr c rm $id`, g.id))
-	if r.Code != 0 {
-		t.Errorf("remove the container: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
 // exec runs a script in the container.
 func (g *guest) exec(t *testing.T, limit time.Duration, script string) lab.Result {
 	t.Helper()
-	g.execs++
-	return sh(t, limit+time.Minute, fmt.Sprintf("timeout %d ctr task exec --exec-id x%d %s sh -c %s",
-		int(limit.Seconds()), g.execs, g.id, lab.Quote(script)))
+	ctx, cancel := context.WithTimeout(t.Context(), limit+time.Minute)
+	defer cancel()
+	r, err := machine.Run(ctx, g.ExecLine(limit, script), nil)
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, r.Stdout, r.Stderr)
+	}
+	return r
 }
 
 // mark is a line between the parts of what a script prints.
@@ -194,19 +187,18 @@ exit $code`, lab.Quote(strings.ReplaceAll(mark, "\n", `\n`)), p.name, seconds))
 	parts := strings.Split(string(r.Stdout), mark)
 	if len(parts) != 6 {
 		g.runs = false
-		console := sh(t, time.Minute, "xcontainerctl logs "+g.id+" | tail -n 100; tail -c 20000 /var/log/containerd.log")
-		t.Fatalf("the program did not get to its end: exit code %d\n%s%s\n%s%s",
-			r.Code, r.Stdout, r.Stderr, console.Stdout, console.Stderr)
+		t.Fatalf("the program did not get to its end: exit code %d\n%s%s\n%s",
+			r.Code, r.Stdout, r.Stderr, g.Logs(t.Context()))
 	}
 	t.Logf("%s%s", parts[1], r.Stderr)
 	if r.Code != 0 || !regexp.MustCompile(`^ok \d+ runs\n$`).MatchString(parts[1]) {
 		t.Errorf("exit code %d", r.Code)
 	}
-	before, err := parseCounters(parts[0])
+	before, err := ctrbox.ParseXLibOS(parts[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := parseCounters(parts[2])
+	after, err := ctrbox.ParseXLibOS(parts[2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,95 +206,34 @@ exit $code`, lab.Quote(strings.ReplaceAll(mark, "\n", `\n`)), p.name, seconds))
 	g.log(t, parts[3], parts[4], parts[5])
 }
 
-// counters are what /proc/xlibos says. Names that a kernel does not have are 0.
-type counters struct {
-	mode, rewriting string
-	value           map[string]uint64
-	names           []string // in order
-}
-
-func parseCounters(text string) (counters, error) {
-	c := counters{value: map[string]uint64{}}
-	for line := range strings.Lines(text) {
-		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		switch {
-		case !ok:
-			return c, fmt.Errorf("/proc/xlibos: no value in %q", line)
-		case name == "mode":
-			c.mode = value
-		case name == "rewriting":
-			c.rewriting = value
-		default:
-			n, err := strconv.ParseUint(value, 10, 64)
-			if err != nil {
-				return c, fmt.Errorf("/proc/xlibos: %s: %w", name, err)
-			}
-			c.value[name] = n
-			c.names = append(c.names, name)
-		}
-	}
-	return c, nil
-}
-
-// since is c less what was counted before.
-func (c counters) since(before counters) counters {
-	d := counters{mode: c.mode, rewriting: c.rewriting, value: map[string]uint64{}, names: c.names}
-	for name, n := range c.value {
-		d.value[name] = n - min(n, before.value[name])
-	}
-	return d
-}
-
-// String has what is not 0.
-func (c counters) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "mode %s, rewriting %s", cmp.Or(c.mode, "none"), cmp.Or(c.rewriting, "none"))
-	for _, name := range c.names {
-		if n := c.value[name]; n > 0 {
-			fmt.Fprintf(&b, ", %s %d", name, n)
-		}
-	}
-	return b.String()
-}
-
-// sites is the number of sites that were rewritten, in whatever form.
-func (c counters) sites() (n uint64) {
-	for name, v := range c.value {
-		if strings.HasPrefix(name, "sites_") {
-			n += v
-		}
-	}
-	return n
-}
-
 // count wants the kernel to be in the mode that was asked for, and to have done
 // there what a program is about.
-func (g *guest) count(t *testing.T, p program, before, after counters) {
+func (g *guest) count(t *testing.T, p program, before, after ctrbox.XLibOS) {
 	t.Helper()
-	d := after.since(before)
-	direct, bounced := d.value["calls_direct"], d.value["calls_bounced"]
+	d := after.Since(before)
+	direct, bounced := d.Direct(), d.Bounced()
 	share := float64(direct) / max(1, float64(direct+bounced))
 	t.Logf("%v: %.1f %% direct calls", d, 100*share)
-	entered := after.mode == "bounce" || after.mode == "shared"
-	switch g.mode {
+	entered := after.On()
+	switch g.XLibOS {
 	case modeFull:
-		if !entered || after.rewriting != "on" {
-			t.Errorf("X-LibOS is in mode %q, rewriting %q", after.mode, after.rewriting)
+		if !entered || !after.Rewriting {
+			t.Errorf("X-LibOS is in mode %q, rewriting %t", after.Mode, after.Rewriting)
 		}
 		// A site that was rewritten in a file stays so for the next program.
-		if p.rewritten && (direct == 0 || after.sites() == 0) {
-			t.Errorf("%d direct calls, %d sites rewritten, want some", direct, after.sites())
+		if p.rewritten && (direct == 0 || after.Sites() == 0) {
+			t.Errorf("%d direct calls, %d sites rewritten, want some", direct, after.Sites())
 		}
 		if share < p.direct {
 			t.Errorf("%.1f %% of the calls were direct, want %.1f %% or more", 100*share, 100*p.direct)
 		}
 	case modeEntry:
-		if !entered || after.rewriting != "off" || after.sites() > 0 {
-			t.Errorf("X-LibOS is in mode %q, rewriting %q, with %d sites rewritten", after.mode, after.rewriting, after.sites())
+		if !entered || after.Rewriting || after.Sites() > 0 {
+			t.Errorf("X-LibOS is in mode %q, rewriting %t, with %d sites rewritten", after.Mode, after.Rewriting, after.Sites())
 		}
 	case modeOff:
-		if entered || after.value["calls_direct"] > 0 || after.sites() > 0 {
-			t.Errorf("X-LibOS is in mode %q with %d direct calls, want it off", after.mode, after.value["calls_direct"])
+		if entered || after.Direct() > 0 || after.Sites() > 0 {
+			t.Errorf("X-LibOS is in mode %q with %d direct calls, want it off", after.Mode, after.Direct())
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 )
 
 func TestChoose(t *testing.T) {
@@ -72,30 +74,29 @@ func TestParseSysbench(t *testing.T) {
 	}
 }
 
-func TestParseCounters(t *testing.T) {
-	const text = "mode bounce\nrewriting on\ncalls_direct 900\ncalls_bounced 100\nsites_abs 7\nnew what\nodd\n\n"
-	got := parseCounters(text)
-	if want := (counters{"bounce", "on", calls{900, 100}}); got != want {
-		t.Errorf("parseCounters = %v, want %v", got, want)
+func TestCalls(t *testing.T) {
+	got, err := parseCalls("mode bounce\nrewriting on\ncalls_direct 900\ncalls_bounced 100\nsites_abs 7\n")
+	if want := (calls{900, 100}); err != nil || got != want {
+		t.Errorf("parseCalls = %v, %v, want %v", got, err, want)
 	}
 	if share, ok := got.share(); !ok || share != 90 {
 		t.Errorf("share = %v, %t, want 90", share, ok)
 	}
-	if got := (calls{1000, 101}).since(got.calls); got != (calls{100, 1}) {
+	if got := (calls{1000, 101}).since(got); got != (calls{100, 1}) {
 		t.Errorf("since = %v", got)
 	}
 	if got := (calls{1, 1}).since(calls{5, 5}); got != (calls{}) {
 		t.Errorf("since what was more = %v", got)
 	}
-	if _, ok := parseCounters("").share(); ok {
+	if _, ok := (calls{}).share(); ok {
 		t.Error("there is a share of no calls")
 	}
 }
 
 func TestCheck(t *testing.T) {
-	up := config{vcpus: 1, mode: modeBounce, rewriting: true}
-	smp := config{vcpus: 2, mode: modeNone}
-	plain := config{runtime: runc}
+	up := config{vcpus: 1, mode: ctrbox.ModeBounce, rewriting: true}
+	smp := config{vcpus: 2, mode: ctrbox.ModeOff}
+	plain := config{runtime: ctrbox.Runc}
 	const bounce = "mode bounce\nrewriting on\n"
 	for _, c := range []struct {
 		config config
@@ -152,19 +153,6 @@ func TestWorkScript(t *testing.T) {
 		}
 		if got, err := parseWork(w, string(out)); err != nil || got.figure != (figure{490, 512}) {
 			t.Errorf("%s: %v, %v", script, got, err)
-		}
-	}
-}
-
-func TestStartLine(t *testing.T) {
-	c := container{config: config{runtime: runc}, id: "x"}
-	if line := c.startLine(); strings.Contains(line, "annotation") || !strings.Contains(line, "'"+runc+"'") {
-		t.Errorf("startLine() = %s", line)
-	}
-	c.config = config{runtime: ours, xlibos: "entry", vcpus: 2}
-	for _, want := range []string{"'" + ours + "'", "'io.xcontainer.xlibos=entry'", "'io.xcontainer.vcpus=2'"} {
-		if line := c.startLine(); !strings.Contains(line, want) {
-			t.Errorf("no %s in startLine() = %s", want, line)
 		}
 	}
 }

@@ -2,42 +2,16 @@
 
 package main
 
-import (
-	"strconv"
-	"strings"
-)
-
-// counters is what is needed of /proc/xlibos. It is empty for a kernel that has no
-// such file.
-type counters struct {
-	mode      string
-	rewriting string
-	calls
-}
+import "github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 
 // calls counts system calls of one kernel: those that Xen did not see, and those
 // that came through it.
 type calls struct{ direct, bounced uint64 }
 
-// parseCounters takes lines of a name and a value. Names may be missing, and there
-// may be others.
-func parseCounters(text string) counters {
-	var c counters
-	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err := strconv.ParseUint(value, 10, 64)
-		switch {
-		case name == "mode":
-			c.mode = value
-		case name == "rewriting":
-			c.rewriting = value
-		case name == "calls_direct" && err == nil:
-			c.direct = n
-		case name == "calls_bounced" && err == nil:
-			c.bounced = n
-		}
-	}
-	return c
+// parseCalls finds them in the text of /proc/xlibos.
+func parseCalls(text string) (calls, error) {
+	x, err := ctrbox.ParseXLibOS(text)
+	return calls{direct: x.Direct(), bounced: x.Bounced()}, err
 }
 
 // since is c less what was counted before.

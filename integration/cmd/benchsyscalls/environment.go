@@ -7,12 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/lab"
-)
-
-const (
-	ours = "io.containerd.xcontainer.v2"
-	runc = "io.containerd.runc.v2"
 )
 
 // Configurations that the others are compared with.
@@ -40,46 +36,39 @@ type config struct {
 	// Annotations, with our runtime.
 	xlibos string
 	vcpus  int
-	// What /proc/xlibos has to say then. With modeNone the file may be missing.
+	// What /proc/xlibos has to say then. With ctrbox.ModeOff the file may be missing.
 	mode      string
 	rewriting bool
 }
-
-// Modes that /proc/xlibos tells.
-const (
-	modeNone   = "off"
-	modeBounce = "bounce"
-	modeShared = "shared"
-)
 
 // environments are all there are, on a version of Xen, in the order of the table.
 func environments(xen string) []environment {
 	all := []environment{
 		{name: withPTI, system: "Linux", options: lab.Options{NoXen: true, PTI: "on"}, configs: []config{
-			{name: withPTI, title: "runc, pti=on", color: "#555555", runtime: runc},
+			{name: withPTI, title: "runc, pti=on", color: "#555555", runtime: ctrbox.Runc},
 		}},
 		{name: withoutPTI, system: "Linux", options: lab.Options{NoXen: true, PTI: "off"}, configs: []config{
-			{name: withoutPTI, title: "runc, pti=off", color: "#aaaaaa", runtime: runc},
+			{name: withoutPTI, title: "runc, pti=off", color: "#aaaaaa", runtime: ctrbox.Runc},
 		}},
 		{name: "xen", system: "Xen " + xen, options: lab.Options{Xen: xen}, configs: []config{
 			{name: "xen-off-up", title: "stock PV guest, UP", color: "#a83232",
-				runtime: ours, xlibos: "off", vcpus: 1, mode: modeNone},
+				runtime: ctrbox.Ours, xlibos: "off", vcpus: 1, mode: ctrbox.ModeOff},
 			{name: "xen-off-smp", title: "stock PV guest, SMP", color: "#e08a8a",
-				runtime: ours, xlibos: "off", vcpus: 2, mode: modeNone},
+				runtime: ctrbox.Ours, xlibos: "off", vcpus: 2, mode: ctrbox.ModeOff},
 			{name: "xen-entry-up", title: "Way A, entry, UP", color: "#f0a030",
-				runtime: ours, xlibos: "entry", vcpus: 1, mode: modeBounce},
+				runtime: ctrbox.Ours, xlibos: "entry", vcpus: 1, mode: ctrbox.ModeBounce},
 			{name: "xen-full-up", title: "Way A, full, UP", color: "#1f5fa8",
-				runtime: ours, xlibos: "full", vcpus: 1, mode: modeBounce, rewriting: true},
+				runtime: ctrbox.Ours, xlibos: "full", vcpus: 1, mode: ctrbox.ModeBounce, rewriting: true},
 			{name: "xen-full-smp", title: "Way A, full, SMP", color: "#7fb2e5",
-				runtime: ours, xlibos: "full", vcpus: 2, mode: modeBounce, rewriting: true},
+				runtime: ctrbox.Ours, xlibos: "full", vcpus: 2, mode: ctrbox.ModeBounce, rewriting: true},
 		}},
 		{name: "xkernel", system: "X-Kernel " + xen, options: lab.Options{Xen: "xkernel-" + xen}, configs: []config{
 			{name: "xkernel-entry-up", title: "Way B, entry, UP", color: "#9bcf9b",
-				runtime: ours, xlibos: "entry", vcpus: 1, mode: modeShared},
+				runtime: ctrbox.Ours, xlibos: "entry", vcpus: 1, mode: ctrbox.ModeShared},
 			{name: "xkernel-full-up", title: "Way B, full, UP", color: "#2c7a2c",
-				runtime: ours, xlibos: "full", vcpus: 1, mode: modeShared, rewriting: true},
+				runtime: ctrbox.Ours, xlibos: "full", vcpus: 1, mode: ctrbox.ModeShared, rewriting: true},
 			{name: "xkernel-full-smp", title: "Way B, full, SMP", color: "#79b879",
-				runtime: ours, xlibos: "full", vcpus: 2, mode: modeShared, rewriting: true},
+				runtime: ctrbox.Ours, xlibos: "full", vcpus: 2, mode: ctrbox.ModeShared, rewriting: true},
 		}},
 	}
 	for i := range all {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
@@ -43,13 +44,21 @@ type result struct {
 func parseWork(w workload, out string) (result, error) {
 	parts := strings.Split(out, mark+"\n")
 	if len(parts) != 3 {
-		return result{}, fmt.Errorf("%d parts in %q, want 3", len(parts), tail([]byte(out)))
+		return result{}, fmt.Errorf("%d parts in %q, want 3", len(parts), ctrbox.Tail([]byte(out)))
 	}
 	f, err := w.parse(parts[1])
 	if err != nil {
 		return result{}, err
 	}
-	return result{f, parseCounters(parts[2]).since(parseCounters(parts[0]).calls)}, nil
+	before, err := parseCalls(parts[0])
+	if err != nil {
+		return result{}, err
+	}
+	after, err := parseCalls(parts[2])
+	if err != nil {
+		return result{}, err
+	}
+	return result{f, after.since(before)}, nil
 }
 
 // run runs one workload, in the container that it starts before the first.
@@ -65,7 +74,7 @@ func (c *container) run(ctx context.Context, s *suite, w workload) (result, erro
 	if s.onCPU {
 		script = "exec taskset -c 0 sh -c " + lab.Quote(script)
 	}
-	out, err := c.exec(ctx, 2*time.Duration(s.seconds)*time.Second+patience, script)
+	out, err := c.Exec(ctx, 2*time.Duration(s.seconds)*time.Second+patience, script)
 	if err != nil {
 		return result{}, fmt.Errorf("%s: %w", w.name, err)
 	}
@@ -108,7 +117,7 @@ func (e environment) measure(ctx context.Context, s *suite, programs string) (co
 	if s.images != "" {
 		say("%s: import the images", e.name)
 		line := lab.Quote("ctr", "images", "import", "/run/lab/"+imagesTag+"/"+inputs.ServerImagesFile)
-		if _, err := in(ctx, l, importLimit, line); err != nil {
+		if _, err := ctrbox.In(ctx, l, importLimit, line); err != nil {
 			return nil, fmt.Errorf("import the images: %w", err)
 		}
 	}
@@ -134,13 +143,13 @@ const mostFailures = 3
 // one that fails there is a new container: its guest may be gone.
 func (c config) measure(ctx context.Context, l *lab.Lab, s *suite) (column, error) {
 	col := column{config: c, accel: l.State().Accel, results: map[string]result{}}
-	k := &container{}
+	k := newContainer(l, c, "", "")
 	var errs []error
 	var failures []string
 	for i, w := range s.workloads {
-		if image := cmp.Or(w.image, inputs.BusyboxImage); k.image != image {
+		if image := cmp.Or(w.image, inputs.BusyboxImage); k.Image != image {
 			errs = append(errs, k.remove(ctx))
-			k = &container{lab: l, config: c, image: image, id: fmt.Sprintf("bench-%s-%d", c.name, i)}
+			k = newContainer(l, c, image, fmt.Sprintf("bench-%s-%d", c.name, i))
 		}
 		r, err := k.run(ctx, s, w)
 		col.kernel = cmp.Or(k.kernel, col.kernel)
@@ -149,13 +158,13 @@ func (c config) measure(ctx context.Context, l *lab.Lab, s *suite) (column, erro
 			say("%s: %s %s %s", c.name, w.name, number(w, r.best), w.unit.name)
 			continue
 		}
-		say("%s: %v\n%s", c.name, err, k.logs(ctx))
+		say("%s: %v\n%s", c.name, err, k.Logs(ctx))
 		line, _, _ := strings.Cut(err.Error(), "\n")
 		failures, errs = append(failures, line), append(errs, err)
 		if len(failures) == mostFailures || ctx.Err() != nil {
 			break
 		}
-		k.image = "" // of no use any more
+		k.Image = "" // of no use any more
 	}
 	col.failure = strings.Join(failures, "; ")
 	return col, errors.Join(append(errs, k.remove(ctx))...)

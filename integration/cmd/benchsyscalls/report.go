@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 )
 
 // report is all that was found in a run.
@@ -107,7 +109,7 @@ func (r *report) cell(w workload, c column) string {
 			speeds = append(speeds, speed(y.best/x.best))
 		}
 	}
-	if len(speeds) > 0 && c.config.runtime != runc {
+	if len(speeds) > 0 && c.config.runtime != ctrbox.Runc {
 		text += " (" + strings.Join(speeds, ", ") + ")"
 	}
 	if _, ok := x.share(); ok && r.shares {

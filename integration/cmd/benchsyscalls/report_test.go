@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 )
 
 // sample is a report of made-up figures: all configurations, and each workload takes
@@ -23,7 +25,7 @@ func sample(ns float64) *report {
 			col := column{config: c, accel: "tcg", kernel: "0.0", results: map[string]result{}}
 			for _, w := range workloads {
 				x := result{figure: figure{best: ns * w.calls, mean: 1.2 * ns * w.calls}}
-				if c.runtime == ours {
+				if c.runtime == ctrbox.Ours {
 					x.calls = calls{direct: 995, bounced: 5}
 				}
 				col.results[w.name] = x

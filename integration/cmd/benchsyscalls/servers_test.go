@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 )
 
@@ -159,7 +160,7 @@ func TestParseRates(t *testing.T) {
 func TestServersTable(t *testing.T) {
 	s := &suite{file: "servers", legend: serverLegend, shares: true, workloads: serverWorkloads(someImages)}
 	r := &report{suite: s}
-	for i, c := range []config{{name: withPTI, runtime: runc}, {name: "x", runtime: ours, rewriting: true}} {
+	for i, c := range []config{{name: withPTI, runtime: ctrbox.Runc}, {name: "x", runtime: ctrbox.Ours, rewriting: true}} {
 		col := column{config: c, accel: "tcg", results: map[string]result{}}
 		for _, w := range s.workloads {
 			col.results[w.name] = result{figure{1e6 / float64(1+i), 1e6 / float64(1+i)}, calls{uint64(999 * i), uint64(i)}}

@@ -13,9 +13,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/lab"
 	"github.com/xcontainer/xcontainer/integration/suites"
 )
+
+// setupLimit is what bringing something to dom0 may take.
+const setupLimit = 10 * time.Minute
 
 // folder is where dom0 has the folders and archives of suites. It is on its disk.
 const folder = "/var/tmp/suites"
@@ -47,7 +51,7 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 		return v, err
 	}
 	defer func() {
-		_, rerr := in(context.WithoutCancel(ctx), r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder()))
+		_, rerr := ctrbox.In(context.WithoutCancel(ctx), r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder()))
 		err = errors.Join(err, rerr)
 	}()
 	c, err := r.modes(ctx, units, "")
@@ -71,7 +75,7 @@ func (r *runner) folder() string { return folder + "/" + r.suite.Name }
 
 // deliver brings the image and the folder to dom0.
 func (r *runner) deliver(ctx context.Context) error {
-	if _, err := in(ctx, r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder())+"; mkdir -p "+folder); err != nil {
+	if _, err := ctrbox.In(ctx, r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder())+"; mkdir -p "+folder); err != nil {
 		return err
 	}
 	if a := r.material.Archive; a != "" {
@@ -85,7 +89,7 @@ func (r *runner) deliver(ctx context.Context) error {
 		defer cancel()
 		out, err := r.lab.Run(ctx, "ctr images import -", f)
 		if err == nil && out.Code != 0 {
-			err = fmt.Errorf("exit code %d: %s", out.Code, tail(out.Stderr))
+			err = fmt.Errorf("exit code %d: %s", out.Code, ctrbox.Tail(out.Stderr))
 		}
 		if err != nil {
 			return fmt.Errorf("import the image: %w", err)
@@ -116,8 +120,7 @@ func (r *runner) modes(ctx context.Context, units []string, what string) (suites
 // mode runs units in one mode. A unit that ends its container gets the next a new
 // one.
 func (r *runner) mode(ctx context.Context, mode string, units []string, what string) (all suites.Results, err error) {
-	c := &container{lab: r.lab, suite: r.suite, material: r.material, folder: r.folder(),
-		mode: mode, vcpus: r.options.vcpus, id: "suites-" + r.suite.Name + "-" + mode}
+	c := newContainer(r.lab, r.suite, r.material, r.folder(), mode, "suites-"+r.suite.Name+"-"+mode, r.options.vcpus)
 	defer func() { err = errors.Join(err, c.remove(ctx)) }()
 	all = suites.Results{}
 	for _, u := range units {
@@ -127,12 +130,12 @@ func (r *runner) mode(ctx context.Context, mode string, units []string, what str
 				return nil, err
 			}
 			if err := c.start(ctx); err != nil {
-				r.save(mode, u, what, suites.Output{Text: c.logs(ctx)})
+				r.save(mode, u, what, suites.Output{Text: c.Logs(ctx)})
 				return nil, err
 			}
 		}
 		begin := time.Now()
-		o, err := c.exec(ctx, r.suite.LimitOf(u), r.suite.Command(u))
+		o, err := c.unit(ctx, r.suite.LimitOf(u), r.suite.Command(u))
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +146,7 @@ func (r *runner) mode(ctx context.Context, mode string, units []string, what str
 			if o.Broken == "" {
 				o.Broken = "the container ended"
 			}
-			o.Text += "\n" + c.logs(ctx)
+			o.Text += "\n" + c.Logs(ctx)
 		}
 		// What it has left running is not to disturb the next.
 		c.runs = c.runs && o.Broken == ""
