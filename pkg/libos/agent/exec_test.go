@@ -226,7 +226,8 @@ func TestSignals(t *testing.T) {
 	}
 	g.remove(id, "")
 
-	id, _ = g.start(g.spec("sh", "-c", "sleep 1000 & sleep 1000 & wait; echo $?"), nil)
+	id, s = g.start(g.spec("sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait; echo $?"), nil)
+	waitFor(t, func() bool { return bufferHas(s.out, "ready") }) // a child that comes later is not meant
 	g.mustExec(id, "e", g.process("sleep", "1000"), nil)
 	if err := g.kill(id, "", unix.SIGTERM, true); err != nil {
 		t.Fatal(err)
