@@ -78,7 +78,7 @@ torture: deps lab payload ## programs that try what X-LibOS may break, 10 minute
 torture-short: deps lab payload ## each for seconds, with X-LibOS whole and off
 	@XLIBOS_SECONDS=2 XLIBOS_MODES=full,off $(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
 
-soak: deps payload ## 1,000 execs in one container, then 300 containers, and what grows: 30 to 60 minutes under emulation
+soak: deps payload ## 1,000 execs, then 300 containers, then 200 paused, updated and killed, and what grows: 40 minutes under emulation
 	@$(GO) -C integration run ./cmd/soak
 
 soak-short: deps payload ## the same in minutes

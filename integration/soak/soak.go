@@ -18,12 +18,13 @@ type Config struct {
 	From   int // the exec from which on nothing may grow
 	Cycles int // containers, one after the other
 	Warm   int // containers before them
+	Lives  int // containers that are paused, updated and killed
 }
 
 // Long and Short are the two forms.
 var (
-	Long  = Config{Execs: 1000, From: 100, Cycles: 300, Warm: 20}
-	Short = Config{Execs: 60, From: 30, Cycles: 12, Warm: 4}
+	Long  = Config{Execs: 1000, From: 100, Cycles: 300, Warm: 20, Lives: 200}
+	Short = Config{Execs: 60, From: 30, Cycles: 12, Warm: 4, Lives: 4}
 )
 
 // Tolerances, in bytes: a heap that is collected now and then, dom0's other
@@ -76,6 +77,9 @@ func (s *soak) run(ctx context.Context) (err error) {
 	s.left(before, "execs")
 	if err := s.cycles(ctx); err != nil {
 		return fmt.Errorf("cycles: %w", err)
+	}
+	if err := s.lives(ctx); err != nil {
+		return fmt.Errorf("lives: %w", err)
 	}
 	return nil
 }

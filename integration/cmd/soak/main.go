@@ -24,11 +24,12 @@ func main() {
 	flag.IntVar(&c.From, "from", c.From, "the `exec` from which on nothing may grow")
 	flag.IntVar(&c.Cycles, "cycles", c.Cycles, "`containers`")
 	flag.IntVar(&c.Warm, "warm", c.Warm, "`containers` before them")
+	flag.IntVar(&c.Lives, "lives", c.Lives, "`containers` that are paused, updated and killed")
 	flag.Parse()
 	if *short {
 		c = soak.Short
 	}
-	if c.From < 1 || c.Execs <= c.From || c.Cycles < 1 || c.Warm < 1 {
+	if c.From < 1 || c.Execs <= c.From || c.Cycles < 1 || c.Warm < 1 || c.Lives < 1 {
 		fmt.Fprintln(os.Stderr, "soak: -execs must be more than -from, and all at least 1")
 		os.Exit(2)
 	}
@@ -37,5 +38,5 @@ func main() {
 	arg := func(name string, n int) string { return "-" + name + "=" + strconv.Itoa(n) }
 	inDom0 := func(ctx context.Context) bool { return soak.Run(ctx, c) }
 	os.Exit(labrun.Main(ctx, "soak", inDom0,
-		arg("execs", c.Execs), arg("from", c.From), arg("cycles", c.Cycles), arg("warm", c.Warm)))
+		arg("execs", c.Execs), arg("from", c.From), arg("cycles", c.Cycles), arg("warm", c.Warm), arg("lives", c.Lives)))
 }

@@ -66,10 +66,16 @@ func With(ctx context.Context) context.Context { return namespaces.WithNamespace
 
 // New makes a container that runs args, not yet its task.
 func (h *Host) New(ctx context.Context, id string, privileged bool, args ...string) (client.Container, error) {
-	opts := []oci.SpecOpts{oci.WithImageConfig(h.image), oci.WithProcessArgs(args...)}
+	var opts []oci.SpecOpts
 	if privileged {
 		opts = append(opts, oci.WithPrivileged)
 	}
+	return h.NewWith(ctx, id, opts, args...)
+}
+
+// NewWith is New with changes of the specification.
+func (h *Host) NewWith(ctx context.Context, id string, more []oci.SpecOpts, args ...string) (client.Container, error) {
+	opts := append([]oci.SpecOpts{oci.WithImageConfig(h.image), oci.WithProcessArgs(args...)}, more...)
 	return h.NewContainer(With(ctx), id, client.WithImage(h.image), client.WithNewSnapshot(id, h.image),
 		client.WithRuntime(Runtime, nil), client.WithNewSpec(opts...))
 }
