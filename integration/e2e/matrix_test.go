@@ -165,9 +165,9 @@ func TestSmokeTerminal(t *testing.T) {
 	s := begin(t)
 	s.sub("run", func(s *story) {
 		// The terminal echoes what is typed; $((...)) tells an answer from it.
-		// ctr hears of a new size only some time after the start.
+		// ctr tells the size, and hears of a new one, only some time after the start.
 		r := s.sh(fmt.Sprintf(`%s 90x33 \
-'expect:# ' 'send:stty size; echo a$((40+2))b\r' 'expect:33 90' 'expect:a42b' \
+'expect:# ' 'send:until stty size | grep -x "33 9[0]"; do sleep 1; done; echo a$((40+2))b\r' 'expect:33 90' 'expect:a42b' \
 'expect:# ' 'pause:1s' 'size:60x15' 'pause:2s' 'size:71x19' \
 'send:until stty size | grep -x "19 71"; do sleep 1; done; tty\r' 'expect:/dev/' \
 'expect:# ' 'send:sh -c "echo s\\$((40+4))t; exec sleep 100"\r' 'expect:s44t' 'send:\x03' \
@@ -177,7 +177,7 @@ func TestSmokeTerminal(t *testing.T) {
 	})
 	s.sub("exec", func(s *story) {
 		id := s.start("", busybox, "sleep", "1000")
-		r := s.sh(fmt.Sprintf(`%s 61x17 'expect:# ' 'send:stty size; exit 3\r' 'expect:17 61' \
+		r := s.sh(fmt.Sprintf(`%s 61x17 'expect:# ' 'send:until stty size | grep -x "17 6[1]"; do sleep 1; done; exit 3\r' 'expect:17 61' \
 -- ctr task exec -t --exec-id tty %s sh`, ptyrun, id))
 		s.wantCode(r, 3)
 	})
