@@ -77,11 +77,9 @@ func (b *Builder) Dom0(ctx context.Context) (*Dom0, error) {
 
 // makeDom0 fills a cache directory with initrd and disk.
 func makeDom0(ctx context.Context, dir string, k *Kernel, debs []apt.Deb, ctrd string) error {
-	root := rootfs.NewMerged()
-	for _, d := range debs {
-		if err := root.AddDeb(ctx, d.Path, keepFile); err != nil {
-			return err
-		}
+	root, err := mergedTree(ctx, debs, keepFile)
+	if err != nil {
+		return err
 	}
 	if err := addPasswd(root); err != nil {
 		return err

@@ -128,6 +128,33 @@ func makeImages(ctx context.Context, dir string, bb apt.Deb, debian, python []ap
 	return writeImages(filepath.Join(dir, OtherImagesFile), other)
 }
 
+// debianTree is the root of an image of Debian's packages.
+func debianTree(ctx context.Context, debs []apt.Deb) (*rootfs.Tree, error) {
+	t, err := mergedTree(ctx, debs, keepFile)
+	if err != nil {
+		return nil, err
+	}
+	return t, addDebianBase(t)
+}
+
+// overDebian is what the packages all have that are not among debian. It repeats
+// the links of the merged /usr: a package's own /lib would hide the one below.
+func overDebian(ctx context.Context, debian, all []apt.Deb) (*rootfs.Tree, error) {
+	over := slices.DeleteFunc(slices.Clone(all), func(d apt.Deb) bool { return slices.Contains(debian, d) })
+	return mergedTree(ctx, over, keepSuiteFile)
+}
+
+// mergedTree has the files of packages that keep wants, with a merged /usr.
+func mergedTree(ctx context.Context, debs []apt.Deb, keep func(name string) bool) (*rootfs.Tree, error) {
+	t := rootfs.NewMerged()
+	for _, d := range debs {
+		if err := t.AddDeb(ctx, d.Path, keep); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
 // image is one image to write.
 type image struct {
 	name, arch string

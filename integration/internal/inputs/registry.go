@@ -109,19 +109,17 @@ func makeRegistryImages(ctx context.Context, dir string, bb apt.Deb, ownerDebs [
 // ownerTree is a root with bash and a setuid program. It has few files, for the
 // tests change the owner of each of them several times.
 func ownerTree(ctx context.Context, debs []apt.Deb) (*rootfs.Tree, error) {
-	t := rootfs.NewMerged()
 	const lib = "usr/lib/x86_64-linux-gnu/"
-	for _, d := range debs {
-		if err := t.AddDeb(ctx, d.Path, func(n string) bool {
-			switch n {
-			case "usr/bin/bash", "usr/bin/dash", "usr/bin/passwd", "lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2":
-				return true
-			}
-			base, ok := strings.CutPrefix(n, lib)
-			return ok && (strings.HasPrefix(base, "ld-linux") || strings.HasPrefix(base, "libc.so.") || strings.HasPrefix(base, "libtinfo.so."))
-		}); err != nil {
-			return nil, err
+	t, err := mergedTree(ctx, debs, func(n string) bool {
+		switch n {
+		case "usr/bin/bash", "usr/bin/dash", "usr/bin/passwd", "lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2":
+			return true
 		}
+		base, ok := strings.CutPrefix(n, lib)
+		return ok && (strings.HasPrefix(base, "ld-linux") || strings.HasPrefix(base, "libc.so.") || strings.HasPrefix(base, "libtinfo.so."))
+	})
+	if err != nil {
+		return nil, err
 	}
 	addDirs(t)
 	t.Symlink("bash", "usr/bin/sh")

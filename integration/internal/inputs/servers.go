@@ -13,7 +13,6 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
-	"github.com/xcontainer/xcontainer/integration/internal/rootfs"
 )
 
 // ServerImagesFile is the archive of the directory that ServerImages returns, for
@@ -81,13 +80,8 @@ func glibcVersion(debs []apt.Deb) (string, error) {
 func makeServerImages(ctx context.Context, path string, images []ServerImage, debs [][]apt.Deb) error {
 	var all []image
 	for i, im := range images {
-		root := rootfs.NewMerged()
-		for _, d := range debs[i] {
-			if err := root.AddDeb(ctx, d.Path, keepFile); err != nil {
-				return err
-			}
-		}
-		if err := addDebianBase(root); err != nil {
+		root, err := debianTree(ctx, debs[i])
+		if err != nil {
 			return err
 		}
 		layers, err := layered(root)

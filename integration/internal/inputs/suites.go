@@ -14,7 +14,6 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
-	"github.com/xcontainer/xcontainer/integration/internal/rootfs"
 )
 
 // suiteImageVersion changes when the code below makes another image of the same
@@ -73,32 +72,6 @@ func makeSuiteImage(ctx context.Context, path, name string, debian, all []apt.De
 		return err
 	}
 	return writeImages(path, []image{{name, "amd64", shellConfig(), []v1.Layer{layers[0], layers[1]}}})
-}
-
-// debianTree is the root of DebianImage.
-func debianTree(ctx context.Context, debs []apt.Deb) (*rootfs.Tree, error) {
-	t := rootfs.NewMerged()
-	for _, d := range debs {
-		if err := t.AddDeb(ctx, d.Path, keepFile); err != nil {
-			return nil, err
-		}
-	}
-	return t, addDebianBase(t)
-}
-
-// overDebian is what the packages all have that are not among debian. It repeats
-// the links of the merged /usr: a package's own /lib would hide the one below.
-func overDebian(ctx context.Context, debian, all []apt.Deb) (*rootfs.Tree, error) {
-	t := rootfs.NewMerged()
-	for _, d := range all {
-		if slices.Contains(debian, d) {
-			continue
-		}
-		if err := t.AddDeb(ctx, d.Path, keepSuiteFile); err != nil {
-			return nil, err
-		}
-	}
-	return t, nil
 }
 
 // keepSuiteFile leaves out, too, what makes other Javas, and drivers of graphics cards.
