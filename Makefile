@@ -13,7 +13,7 @@ TALLY   := $(GO) -C integration run ./cmd/tally
 # The runtime that client-tests tests.
 RUNTIME ?= io.containerd.xcontainer.v2
 
-.PHONY: help deps demo test unit e2e smoke bench bench-syscalls bench-servers suites fuzz hostile soak soak-short torture torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
+.PHONY: help deps demo test unit e2e smoke bench bench-syscalls bench-servers suites fuzz hostile soak soak-short torture torture-debug torture-short chaos chaos-short client-tests client-tests-short daemons daemons-short fuzz-short hostile-short lab shim libos libos-debug xkernel payload vet clean
 
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +72,13 @@ HOSTILE_QUICK := TestBackEnd|TestHostile/(device|rings|FUSE|vsock|resets|console
 hostile-short: deps lab payload ## most of them, for seconds
 	@HOSTILE_SECONDS=4 $(GO) -C integration test -json -count=1 -timeout 60m -run '$(HOSTILE_QUICK)' ./hostile/ | $(TALLY)
 
-torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 4 hours
-	@XLIBOS_SECONDS=600 XLIBOS_MODES=full $(GO) -C integration test -json -count=1 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
+# Both kinds of containers at once, which costs them time and makes for more races.
+TORTURE := XLIBOS_SECONDS=600 XLIBOS_MODES=full XLIBOS_BESIDE=1 $(GO) -C integration test -json -count=1 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
+torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 2 hours
+	@$(TORTURE)
+
+torture-debug: deps lab payload libos-debug ## the same on a kernel that checks itself
+	@XLIBOS_KERNEL=debug $(TORTURE)
 
 torture-short: deps lab payload ## each for seconds, with X-LibOS whole and off
 	@XLIBOS_SECONDS=2 XLIBOS_MODES=full,off $(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)

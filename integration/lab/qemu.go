@@ -59,6 +59,7 @@ func (m machine) args() []string {
 		"-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memMB),
 		"-nographic", "-nodefaults", "-no-reboot",
 		"-chardev", "file,id=console,path=" + consoleFile, "-serial", "chardev:console",
+		"-qmp", "unix:" + monitorFile + ",server=on,wait=off",
 	}
 	linux := strings.TrimSpace(linuxArgs + " " + m.linuxArgs)
 	if m.xen {

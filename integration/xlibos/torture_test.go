@@ -18,6 +18,7 @@ import (
 
 	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/internal/inputs"
+	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
@@ -53,6 +54,8 @@ var common = []string{"torture.c", "sites.c", "alarm.c"}
 const (
 	envSeconds = "XLIBOS_SECONDS" // of each program
 	envModes   = "XLIBOS_MODES"   // of X-LibOS, with commas
+	envKernel  = "XLIBOS_KERNEL"  // "debug" for the kernel that checks itself, which is SMP
+	envBeside  = "XLIBOS_BESIDE"  // not empty: containers of all kinds at the same time
 )
 
 // Values of io.xcontainer.xlibos.
@@ -81,10 +84,22 @@ func TestTorture(t *testing.T) {
 			t.Fatalf("%s: %q is no mode of X-LibOS", envModes, m)
 		}
 	}
+	sizes := []int{1, 2}
+	switch kernel := os.Getenv(envKernel); kernel {
+	case "":
+	case "debug":
+		useDebugKernel(t)
+		sizes = []int{2}
+	default:
+		t.Fatalf("%s: there is no kernel %q", envKernel, kernel)
+	}
 	build(t)
-	for _, vcpus := range []int{1, 2} {
+	for _, vcpus := range sizes {
 		for _, mode := range modes {
 			t.Run(fmt.Sprintf("%d vCPU/%s", vcpus, mode), func(t *testing.T) {
+				if os.Getenv(envBeside) != "" {
+					t.Parallel()
+				}
 				g := newGuest(fmt.Sprintf("torture-%d-%s", vcpus, mode), mode, vcpus)
 				t.Cleanup(func() { g.remove(t) })
 				for _, p := range programs {
@@ -93,6 +108,21 @@ func TestTorture(t *testing.T) {
 			})
 		}
 	}
+}
+
+// useDebugKernel puts the debug kernel in the place of the SMP kernel, for as long as
+// the test runs.
+func useDebugKernel(t *testing.T) {
+	t.Helper()
+	dom0 := func(ctx context.Context, script string) {
+		t.Helper()
+		script = "cd " + labrun.Payload + "/share/xcontainer && " + script
+		if _, err := ctrbox.In(ctx, machine, time.Minute, script); err != nil {
+			t.Fatalf("%s: %v (the kernel comes from make libos-debug)", script, err)
+		}
+	}
+	dom0(t.Context(), "mount --bind vmlinux-debug vmlinux")
+	t.Cleanup(func() { dom0(context.WithoutCancel(t.Context()), "umount vmlinux") })
 }
 
 // build compiles the programs and brings them to dom0.
@@ -126,7 +156,8 @@ type guest struct {
 func newGuest(id, mode string, vcpus int) *guest {
 	return &guest{Box: &ctrbox.Box{
 		Lab: machine, ID: id, Image: inputs.BusyboxImage, Runtime: ctrbox.Ours, XLibOS: mode, VCPUs: vcpus,
-		Args: []string{"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro"},
+		Args: []string{"--annotation", "io.xcontainer.memory=512M",
+			"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro"},
 	}}
 }
 
@@ -239,7 +270,7 @@ func (g *guest) count(t *testing.T, p program, before, after ctrbox.XLibOS) {
 }
 
 // alarming is in no line of a log of a kernel that is well.
-var alarming = regexp.MustCompile(`\b(WARNING|BUG|Oops|lockdep)\b|Call Trace|suspicious RCU usage|possible (circular|recursive) locking|inconsistent lock state|\bstalls? (on|detected)`)
+var alarming = regexp.MustCompile(`\b(WARNING|BUG|Oops)\b|INFO: (lockdep|task|rcu)|Call Trace|suspicious RCU usage|possible (circular|recursive) locking|inconsistent lock state|\bstalls? (on|detected)`)
 
 // alarmed are the taint flags of a bad page, a crash, a warning, and a lockup
 // (Documentation/admin-guide/tainted-kernels.rst). The log may have lost its

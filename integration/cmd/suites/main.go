@@ -3,7 +3,7 @@
 // Suites runs other people's tests in containers with X-LibOS on and off, and
 // compares what they come to: no program is to notice the difference.
 //
-//	suites [-only NAME,...] [-units REGEXP] [-short] [-xen VERSION] [-vcpus N] [-modes MODE,...]
+//	suites [-only NAME,...] [-units REGEXP] [-short] [-xen VERSION] [-vcpus N] [-modes MODE,...] [-beside N]
 //
 // It boots a lab, or with LAB_ATTACH set takes a running one, runs each suite in a
 // container of each mode, and runs the units once more in which they differ. The
@@ -43,6 +43,7 @@ type options struct {
 	xen    string
 	vcpus  int
 	modes  []string
+	beside int // how many modes run at the same time
 }
 
 func main() {
@@ -78,6 +79,7 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.xen, "xen", os.Getenv("LAB_XEN"), "`version` of Xen, or xkernel, or none for plain Linux")
 	flags.IntVar(&o.vcpus, "vcpus", 1, "`number` of virtual CPUs of a container: 1 takes the kernel for one")
 	list := flags.String("modes", "full,off", "`modes` to compare, with commas, of: "+strings.Join(modes, " "))
+	flags.IntVar(&o.beside, "beside", 1, "run `number` modes at the same time, what differs once more alone")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -86,6 +88,9 @@ func parse(args []string) (o options, err error) {
 	}
 	if o.vcpus < 1 || o.vcpus > 8 {
 		return o, fmt.Errorf("%d virtual CPUs: use 1 to 8", o.vcpus)
+	}
+	if o.beside < 1 {
+		return o, fmt.Errorf("-beside %d: use 1 or more", o.beside)
 	}
 	if o.units, err = regexp.Compile(*units); err != nil {
 		return o, fmt.Errorf("-units: %w", err)

@@ -11,7 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/lab"
@@ -54,13 +57,13 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 		_, rerr := ctrbox.In(context.WithoutCancel(ctx), r.lab, setupLimit, "rm -rf "+lab.Quote(r.folder()))
 		err = errors.Join(err, rerr)
 	}()
-	c, err := r.modes(ctx, units, "")
+	c, err := r.modes(ctx, units, "", r.options.beside)
 	if err != nil {
 		return v, err
 	}
 	if again := suites.Units(c.Differences()); len(again) > 0 {
 		r.say("%s: %d units differ and are run again, alone: %s", r.suite.Name, len(again), strings.Join(again, ", "))
-		second, err := r.modes(ctx, again, "-again")
+		second, err := r.modes(ctx, again, "-again", 1)
 		if err != nil {
 			return v, err
 		}
@@ -102,19 +105,27 @@ func (r *runner) deliver(ctx context.Context) error {
 	return r.lab.CopyTo(ctx, r.material.Folder, r.folder())
 }
 
-// modes runs units in a container of each mode, one after the other. what is added
-// to the names of the outputs.
-func (r *runner) modes(ctx context.Context, units []string, what string) (suites.Comparison, error) {
+// modes runs units in a container of each mode, beside at a time. what is added to the
+// names of the outputs.
+func (r *runner) modes(ctx context.Context, units []string, what string, beside int) (suites.Comparison, error) {
 	c := suites.Comparison{Modes: r.options.modes, Results: map[string]suites.Results{}}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(beside)
 	for _, m := range c.Modes {
-		results, err := r.mode(ctx, m, units, what)
-		if err != nil {
-			return c, fmt.Errorf("%s: %w", m, err)
-		}
-		c.Results[m] = results
-		r.say("%s: %s%s: %s", r.suite.Name, m, what, results.Summary())
+		group.Go(func() error {
+			results, err := r.mode(ctx, m, units, what)
+			if err != nil {
+				return fmt.Errorf("%s: %w", m, err)
+			}
+			r.say("%s: %s%s: %s", r.suite.Name, m, what, results.Summary())
+			mu.Lock()
+			defer mu.Unlock()
+			c.Results[m] = results
+			return nil
+		})
 	}
-	return c, nil
+	return c, group.Wait()
 }
 
 // mode runs units in one mode. A unit that ends its container gets the next a new

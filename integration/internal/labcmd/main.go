@@ -49,6 +49,7 @@ func commands() []command {
 		{"cp", "SRC DST", "copy a file or folder; lab: before a path means dom0's", runCp},
 		{"payload", "", "bring the payload folder's current files into dom0's /opt/xcontainer", runPayload},
 		{"logs", "[-f] [console|containerd|sshd]", "print the console of Xen and dom0, or a log of dom0", runLogs},
+		{"profile", "[--seconds=N] [--top=N] [--symbols=FILE]", "say in which functions of Xen and a kernel the machine is", runProfile},
 		{"status", "", "say whether the lab runs, and how", runStatus},
 		{"down", "", "end the lab; its disk is lost", runDown},
 		{"build", "[--xen=VERSION|XKERNEL|FILE] [--update]", "build all that up needs, and start nothing", runBuild},

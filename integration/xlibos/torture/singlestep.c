@@ -6,6 +6,7 @@
 #include "torture.h"
 
 #include <sys/ptrace.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 
 #define MAX_STEPS 100000
@@ -103,7 +104,7 @@ static int call_all(long loops)
 
 static void steps(void)
 {
-	int at_start[FORMS] = { 0 }, at_end[FORMS] = { 0 }, in_kernel = 0, status, sig, n;
+	int at_start[FORMS] = { 0 }, at_end[FORMS] = { 0 }, in_kernel = 0, calls = 0, status, sig, n;
 	struct user_regs_struct r;
 	pid_t pid = trace(call_all, LOOPS);
 
@@ -113,9 +114,13 @@ static void steps(void)
 			break;
 		}
 		registers(pid, &r);
-		in_kernel += (long)r.rip < 0;
+		in_kernel += (long)r.rip < 0 && !calls;
 		for (int i = 0; i < n_sites; i++) {
-			at_start[i] += r.rip == (unsigned long)site[i].start;
+			if (r.rip == (unsigned long)site[i].start) {
+				at_start[i]++;
+				/* Only this program calls the kernel where it says so. */
+				calls = site[i].form == FORM_CALL;
+			}
 			if (r.rip != (unsigned long)site[i].after)
 				continue;
 			at_end[i]++;
@@ -127,8 +132,7 @@ static void steps(void)
 	for (int i = 0; i < n_sites; i++)
 		if (at_start[i] != LOOPS || at_end[i] != LOOPS)
 			bad("%s: %d stops before it, %d behind, want %d", form_name[site[i].form], at_start[i], at_end[i], LOOPS);
-	/* With X-LibOS the first instructions of its entry may be seen. */
-	if (in_kernel && !has_table())
+	if (in_kernel)
 		bad("%d stops in the kernel's code", in_kernel);
 	ran(n);
 }
@@ -316,9 +320,21 @@ static void set_memory(pid_t pid, unsigned char *at, unsigned char byte)
 	close(fd);
 }
 
+static unsigned char get_vector(pid_t pid, unsigned char *at)
+{
+	unsigned char byte;
+	struct iovec here = { &byte, 1 }, there = { at, 1 };
+
+	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != 1)
+		fail("process_vm_readv");
+	return byte;
+}
+
 static const struct access accesses[] = {
 	{ peek, poke, "PTRACE_POKETEXT" },
 	{ get_memory, set_memory, "/proc/PID/mem" },
+	/* process_vm_writev(2) does not write to what is read-only. */
+	{ get_vector, set_memory, "process_vm_readv" },
 };
 
 /* breakpoint has a running child hit one and go on behind it. */

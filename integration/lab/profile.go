@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// monitorFile is the socket of QEMU's monitor in the state directory.
+const monitorFile = "monitor"
+
+// samplePause is the time between two looks at the machine. Each stops it for about
+// a millisecond.
+const samplePause = 10 * time.Millisecond
+
+// Sample is where a physical CPU was.
+type Sample struct {
+	RIP    uint64
+	Halted bool
+}
+
+// Samples looks at the instruction pointers of all physical CPUs again and again for
+// a time. The machine is stopped for each look, so its clock goes slower than others.
+func (l *Lab) Samples(ctx context.Context, d time.Duration) ([]Sample, error) {
+	m, err := openMonitor(ctx, l.dir)
+	if err != nil {
+		return nil, fmt.Errorf("lab: profile: %w", err)
+	}
+	defer m.close()
+	var all []Sample
+	for end := time.Now().Add(d); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(samplePause) {
+		s, err := m.look()
+		if err != nil {
+			return nil, fmt.Errorf("lab: profile: %w", err)
+		}
+		all = append(all, s...)
+	}
+	return all, ctx.Err()
+}
+
+// monitor speaks the QEMU Machine Protocol (QEMU, docs/interop/qmp-spec.rst).
+type monitor struct {
+	conn net.Conn
+	in   *bufio.Reader
+	stop func() bool
+}
+
+func openMonitor(ctx context.Context, dir string) (*monitor, error) {
+	// A socket's path has to be short; this one is, wherever dir is.
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), monitorFile))
+	if err != nil {
+		return nil, fmt.Errorf("QEMU's monitor %s: %w", filepath.Join(dir, monitorFile), err)
+	}
+	m := &monitor{conn: conn, in: bufio.NewReader(conn), stop: context.AfterFunc(ctx, func() { conn.Close() })}
+	if _, err := m.in.ReadBytes('\n'); err != nil { // its greeting
+		m.close()
+		return nil, err
+	}
+	if _, err := m.do("qmp_capabilities", nil); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *monitor) close() {
+	m.stop()
+	m.conn.Close()
+}
+
+// do runs a command and returns what it returns. Events that come in between are of
+// no interest.
+func (m *monitor) do(command string, args any) (json.RawMessage, error) {
+	request := map[string]any{"execute": command}
+	if args != nil {
+		request["arguments"] = args
+	}
+	if err := json.NewEncoder(m.conn).Encode(request); err != nil {
+		return nil, err
+	}
+	for {
+		line, err := m.in.ReadBytes('\n')
+		if err != nil {
+			return nil, err
+		}
+		var reply struct {
+			Return json.RawMessage
+			Error  *struct{ Desc string }
+		}
+		if err := json.Unmarshal(line, &reply); err != nil {
+			return nil, err
+		}
+		switch {
+		case reply.Error != nil:
+			return nil, fmt.Errorf("%s: %s", command, reply.Error.Desc)
+		case reply.Return != nil:
+			return reply.Return, nil
+		}
+	}
+}
+
+// look stops the machine, since an emulated CPU knows its instruction pointer only
+// between two blocks of code, and reads all registers.
+func (m *monitor) look() (s []Sample, err error) {
+	if _, err := m.do("stop", nil); err != nil {
+		return nil, err
+	}
+	defer func() {
+		_, cerr := m.do("cont", nil)
+		err = errors.Join(err, cerr)
+	}()
+	raw, err := m.do("human-monitor-command", map[string]string{"command-line": "info registers -a"})
+	if err != nil {
+		return nil, err
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, err
+	}
+	return parseRegisters(text)
+}
+
+var ripLine = regexp.MustCompile(`RIP=([0-9a-f]{16}) .*HLT=([01])`)
+
+// parseRegisters reads what the monitor's info registers says of each CPU.
+func parseRegisters(text string) ([]Sample, error) {
+	var out []Sample
+	for _, f := range ripLine.FindAllStringSubmatch(text, -1) {
+		rip, err := strconv.ParseUint(f[1], 16, 64)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Sample{RIP: rip, Halted: f[2] == "1"})
+	}
+	if len(out) == 0 {
+		return nil, errors.New("the monitor shows no registers")
+	}
+	return out, nil
+}
+
+// Symbol is a name for the code from Addr to the next symbol.
+type Symbol struct {
+	Addr uint64
+	Name string
+}
+
+// ReadSymbols reads lines "ADDRESS TYPE NAME", as of nm, /proc/kallsyms and
+// /proc/xen/xensyms, and returns the code's in order. what is put before the names.
+func ReadSymbols(r io.Reader, what string) ([]Symbol, error) {
+	var out []Symbol
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		if len(f) < 3 || !strings.ContainsAny(f[1], "tTwW") {
+			continue
+		}
+		addr, err := strconv.ParseUint(f[0], 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("lab: symbols: %q: %w", lines.Text(), err)
+		}
+		if addr != 0 {
+			out = append(out, Symbol{addr, what + f[2]})
+		}
+	}
+	return SortSymbols(out), lines.Err()
+}
+
+// SortSymbols puts symbols in order in place, and returns them.
+func SortSymbols(all []Symbol) []Symbol {
+	slices.SortStableFunc(all, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
+	return all
+}
+
+// Line is a part of a profile.
+type Line struct {
+	Name    string
+	Samples int
+}
+
+// xenStart is the first address of Xen's (xen/include/asm-x86/config.h), and xenEnd
+// that of its guests' kernels behind it.
+const (
+	xenStart = 0xffff800000000000
+	xenEnd   = 0xffff880000000000
+)
+
+// Profile counts samples by symbol, the most first. Those without one are put
+// together by where they are: a program, Xen, a kernel.
+func Profile(samples []Sample, symbols []Symbol) []Line {
+	counts := map[string]int{}
+	for _, s := range samples {
+		counts[nameOf(s, symbols)]++
+	}
+	var out []Line
+	for name, n := range counts {
+		out = append(out, Line{name, n})
+	}
+	slices.SortFunc(out, func(a, b Line) int {
+		return cmp.Or(cmp.Compare(b.Samples, a.Samples), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+func nameOf(s Sample, symbols []Symbol) string {
+	switch {
+	case s.Halted:
+		return "(halted)"
+	case s.RIP < xenStart:
+		return "(program)"
+	}
+	i, found := slices.BinarySearchFunc(symbols, s.RIP, func(y Symbol, rip uint64) int { return cmp.Compare(y.Addr, rip) })
+	if !found {
+		i--
+	}
+	isXen := func(a uint64) bool { return a >= xenStart && a < xenEnd }
+	if i >= 0 && isXen(symbols[i].Addr) == isXen(s.RIP) {
+		return symbols[i].Name
+	}
+	if isXen(s.RIP) {
+		return "(Xen)"
+	}
+	return "(kernel)"
+}
