@@ -316,6 +316,17 @@ func Attach(ctx context.Context, o Options) (*Lab, error) {
 	return &Lab{dir: dir, state: s, client: client}, nil
 }
 
+// Again makes a further connection to the lab, for who wants to run commands beside
+// others: of two that began at once on one connection, dom0's SSH server was seen to
+// lose one.
+func (l *Lab) Again(ctx context.Context) (*Lab, error) {
+	client, err := connect(ctx, l.dir, l.state)
+	if err != nil {
+		return nil, err
+	}
+	return &Lab{dir: l.dir, state: l.state, client: client}, nil
+}
+
 // State describes the running lab.
 func (l *Lab) State() State { return *l.state }
 

@@ -100,7 +100,12 @@ func TestTorture(t *testing.T) {
 				if os.Getenv(envBeside) != "" {
 					t.Parallel()
 				}
-				g := newGuest(fmt.Sprintf("torture-%d-%s", vcpus, mode), mode, vcpus)
+				l, err := machine.Again(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { l.Close() })
+				g := newGuest(l, fmt.Sprintf("torture-%d-%s", vcpus, mode), mode, vcpus)
 				t.Cleanup(func() { g.remove(t) })
 				for _, p := range programs {
 					t.Run(p.name, func(t *testing.T) { g.run(t, p, seconds) })
@@ -153,9 +158,9 @@ type guest struct {
 	told map[string]bool // lines of its log that a test has failed for
 }
 
-func newGuest(id, mode string, vcpus int) *guest {
+func newGuest(l *lab.Lab, id, mode string, vcpus int) *guest {
 	return &guest{Box: &ctrbox.Box{
-		Lab: machine, ID: id, Image: inputs.BusyboxImage, Runtime: ctrbox.Ours, XLibOS: mode, VCPUs: vcpus,
+		Lab: l, ID: id, Image: inputs.BusyboxImage, Runtime: ctrbox.Ours, XLibOS: mode, VCPUs: vcpus,
 		Args: []string{"--annotation", "io.xcontainer.memory=512M",
 			"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro"},
 	}}
@@ -191,7 +196,7 @@ func (g *guest) exec(t *testing.T, limit time.Duration, script string) lab.Resul
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit+time.Minute)
 	defer cancel()
-	r, err := machine.Run(ctx, g.ExecLine(limit, script), nil)
+	r, err := g.Lab.Run(ctx, g.ExecLine(limit, script), nil)
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, r.Stdout, r.Stderr)
 	}

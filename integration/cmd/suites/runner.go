@@ -131,7 +131,12 @@ func (r *runner) modes(ctx context.Context, units []string, what string, beside 
 // mode runs units in one mode. A unit that ends its container gets the next a new
 // one.
 func (r *runner) mode(ctx context.Context, mode string, units []string, what string) (all suites.Results, err error) {
-	c := newContainer(r.lab, r.suite, r.material, r.folder(), mode, "suites-"+r.suite.Name+"-"+mode, r.options.vcpus)
+	l, err := r.lab.Again(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	c := newContainer(l, r.suite, r.material, r.folder(), mode, "suites-"+r.suite.Name+"-"+mode, r.options.vcpus)
 	defer func() { err = errors.Join(err, c.remove(ctx)) }()
 	all = suites.Results{}
 	for _, u := range units {
