@@ -2,7 +2,13 @@
 
 package suites
 
-import "strconv"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // Status is what a test came to.
 type Status string
@@ -21,6 +27,40 @@ const (
 
 // Results are those of tests by their names.
 type Results map[string]Status
+
+// String is a line "STATUS TEST" for each, in the order of the tests.
+func (r Results) String() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		fmt.Fprintf(&b, "%-7s %s\n", r[name], name)
+	}
+	return b.String()
+}
+
+// ReadResults reads what String has made.
+func ReadResults(text string) (Results, error) {
+	r := Results{}
+	for line := range strings.Lines(text) {
+		status, test, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		switch Status(status) {
+		case Pass, Fail, Skip, Broken:
+		default:
+			ok = false
+		}
+		if !ok {
+			return nil, fmt.Errorf("suites: line %q is not a status and a test", line)
+		}
+		r[strings.TrimLeft(test, " ")] = Status(status)
+	}
+	return r, nil
+}
+
+// Of are the results of units.
+func (r Results) Of(units []string) Results {
+	out := maps.Clone(r)
+	maps.DeleteFunc(out, func(name string, _ Status) bool { return !slices.Contains(units, unitOf(name)) })
+	return out
+}
 
 // Output is what a unit left.
 type Output struct {

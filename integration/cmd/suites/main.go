@@ -3,11 +3,11 @@
 // Suites runs other people's tests in containers with X-LibOS on and off, and
 // compares what they come to: no program is to notice the difference.
 //
-//	suites [-only NAME,...] [-units REGEXP] [-short] [-xen VERSION] [-vcpus N] [-modes MODE,...] [-beside N]
+//	suites [-only NAME,...] [-units REGEXP] [-short] [-xen VERSION] [-vcpus N] [-modes MODE,...] [-beside N] [-out DIR] [-with DIR]
 //
 // It boots a lab, or with LAB_ATTACH set takes a running one, runs each suite in a
 // container of each mode, and runs the units once more in which they differ. The
-// outputs are in build/suites; the last line is "N passed, N failed, N skipped".
+// outputs are in build/suites, or DIR; the last line is "N passed, N failed, N skipped".
 package main
 
 import (
@@ -43,7 +43,9 @@ type options struct {
 	xen    string
 	vcpus  int
 	modes  []string
-	beside int // how many modes run at the same time
+	out    string // folder for what was printed and the results, or empty
+	with   string // folder of an earlier run to compare with, or empty
+	beside int    // how many modes run at the same time
 }
 
 func main() {
@@ -79,6 +81,8 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.xen, "xen", os.Getenv("LAB_XEN"), "`version` of Xen, or xkernel, or none for plain Linux")
 	flags.IntVar(&o.vcpus, "vcpus", 1, "`number` of virtual CPUs of a container: 1 takes the kernel for one")
 	list := flags.String("modes", "full,off", "`modes` to compare, with commas, of: "+strings.Join(modes, " "))
+	flags.StringVar(&o.out, "out", "", "`folder` of the checkout for what was printed and the results (default build/suites)")
+	flags.StringVar(&o.with, "with", "", "compare also with the results that an earlier run has left in `folder`")
 	flags.IntVar(&o.beside, "beside", 1, "run `number` modes at the same time, what differs once more alone")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -145,6 +149,9 @@ func run(ctx context.Context, o options) (sum tally.Tally, err error) {
 	if lo.Xen = o.xen; o.xen == noXen {
 		lo.Xen, lo.NoXen = "", true
 	}
+	if err := o.folders(lo.Checkout); err != nil {
+		return sum, err
+	}
 	made, err := buildAll(ctx, o, lo)
 	if err != nil || o.build {
 		return sum, err
@@ -157,7 +164,7 @@ func run(ctx context.Context, o options) (sum tally.Tally, err error) {
 	var errs []error
 	for i, s := range o.suites {
 		r := &runner{lab: l, suite: s, material: made[i], options: o, say: say.Say,
-			dir: filepath.Join(lo.Checkout, "build", command, s.Name)}
+			dir: filepath.Join(o.out, s.Name)}
 		v, err := r.run(ctx)
 		if err != nil {
 			say.Say("FAIL %s: %v", s.Name, err)
@@ -175,6 +182,20 @@ func run(ctx context.Context, o options) (sum tally.Tally, err error) {
 		}
 	}
 	return sum, errors.Join(errs...)
+}
+
+// folders makes folders of the command line absolute: they are the checkout's.
+func (o *options) folders(checkout string) error {
+	o.out = cmp.Or(o.out, filepath.Join("build", command))
+	for _, dir := range []*string{&o.out, &o.with} {
+		if *dir != "" && !filepath.IsAbs(*dir) {
+			*dir = filepath.Join(checkout, *dir)
+		}
+	}
+	if filepath.Clean(o.out) == filepath.Clean(o.with) {
+		return fmt.Errorf("-with %s: that is the folder of this run's results, which is made anew; use -out", o.with)
+	}
+	return nil
 }
 
 // buildAll makes what the suites need.

@@ -28,6 +28,25 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestFolders(t *testing.T) {
+	for _, test := range []struct{ out, with, wantOut, wantWith string }{
+		{"", "", "/c/build/suites", ""},
+		{"a", "build/plain", "/c/a", "/c/build/plain"},
+		{"/o", "/w", "/o", "/w"},
+	} {
+		o := options{out: test.out, with: test.with}
+		if err := o.folders("/c"); err != nil || o.out != test.wantOut || o.with != test.wantWith {
+			t.Errorf("%+v: %+v, %v", test, o, err)
+		}
+	}
+	for _, with := range []string{"build/suites", "/c/build/suites/"} {
+		o := options{with: with}
+		if err := o.folders("/c"); err == nil {
+			t.Errorf("-with %s is accepted, which is where the results go", with)
+		}
+	}
+}
+
 func TestChooseUnits(t *testing.T) {
 	all := []string{"a", "b", "c"}
 	o, err := parse([]string{"-units", "^[ab]$", "-short"})

@@ -27,6 +27,9 @@ const setupLimit = 10 * time.Minute
 // folder is where dom0 has the folders and archives of suites. It is on its disk.
 const folder = "/var/tmp/suites"
 
+// resultsSuffix is behind a mode in the name of the file with its results.
+const resultsSuffix = ".results"
+
 // runner runs one suite.
 type runner struct {
 	lab      *lab.Lab
@@ -43,7 +46,11 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 	if len(units) == 0 {
 		return v, nil // -units chose none of this suite's
 	}
-	known, err := suites.KnownOf(r.suite.Name, r.options.modes)
+	earlier, err := r.earlier(units)
+	if err != nil {
+		return v, err
+	}
+	known, err := suites.KnownOf(r.suite.Name, slices.Concat(r.options.modes, slices.Sorted(maps.Keys(earlier))))
 	if err != nil {
 		return v, err
 	}
@@ -61,16 +68,55 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 	if err != nil {
 		return v, err
 	}
+	for _, m := range slices.Sorted(maps.Keys(earlier)) {
+		c.Modes = append(c.Modes, m)
+		c.Results[m] = earlier[m]
+	}
 	if again := suites.Units(c.Differences()); len(again) > 0 {
 		r.say("%s: %d units differ and are run again, alone: %s", r.suite.Name, len(again), strings.Join(again, ", "))
 		second, err := r.modes(ctx, again, "-again", 1)
 		if err != nil {
 			return v, err
 		}
+		for m := range earlier {
+			second.Results[m] = earlier[m].Of(again)
+		}
 		c.Replace(again, second.Results)
 	}
 	v = c.Judge(known, units)
 	return v, r.write(c, v)
+}
+
+// earlier are the results of an earlier run, by mode, that those of this run are to be
+// the same as.
+func (r *runner) earlier(units []string) (map[string]suites.Results, error) {
+	if r.options.with == "" {
+		return nil, nil
+	}
+	files, err := filepath.Glob(filepath.Join(r.options.with, r.suite.Name, "*"+resultsSuffix))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("-with: %s has no results of %s", r.options.with, r.suite.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]suites.Results{}
+	for _, f := range files {
+		m := strings.TrimSuffix(filepath.Base(f), resultsSuffix)
+		if slices.Contains(r.options.modes, m) {
+			continue // it is run anew
+		}
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		all, err := suites.ReadResults(string(text))
+		if err != nil {
+			return nil, fmt.Errorf("-with: %s: %w", f, err)
+		}
+		out[m] = all.Of(units)
+	}
+	return out, nil
 }
 
 // folder is that of the suite in dom0.
@@ -192,12 +238,8 @@ func (r *runner) save(mode, unit, what string, o suites.Output) error {
 
 // write writes what all tests came to, and the verdict.
 func (r *runner) write(c suites.Comparison, v suites.Verdict) error {
-	for _, m := range c.Modes {
-		var b strings.Builder
-		for _, name := range slices.Sorted(maps.Keys(c.Results[m])) {
-			fmt.Fprintf(&b, "%-7s %s\n", c.Results[m][name], name)
-		}
-		if err := os.WriteFile(filepath.Join(r.dir, m+".results"), []byte(b.String()), 0o644); err != nil {
+	for _, m := range r.options.modes {
+		if err := os.WriteFile(filepath.Join(r.dir, m+resultsSuffix), []byte(c.Results[m].String()), 0o644); err != nil {
 			return err
 		}
 	}
