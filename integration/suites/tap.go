@@ -16,7 +16,12 @@ var tapNothing = regexp.MustCompile(`^1\.\.0\b`)
 // ParseTAP reads the Test Anything Protocol, as kselftest (Linux
 // Documentation/dev-tools/ktap.rst) and Perl's tests write it. A test's number is
 // part of its name, and what changes from run to run is not.
-func ParseTAP(o Output) Results {
+func ParseTAP(o Output) Results { return parseTAP(o, true) }
+
+// ParseNumbers reads it too, and takes only the number for a test's name.
+func ParseNumbers(o Output) Results { return parseTAP(o, false) }
+
+func parseTAP(o Output, words bool) Results {
 	r := Results{}
 	for line := range strings.Lines(o.Text) {
 		if tapNothing.MatchString(line) {
@@ -28,8 +33,8 @@ func ParseTAP(o Output) Results {
 			continue
 		}
 		name := f[2]
-		if words := steady(f[3]); words != "" {
-			name += " " + words
+		if text := steady(f[3]); words && text != "" {
+			name += " " + text
 		}
 		r.put(name, tapStatus(f[1], strings.ToUpper(f[4])))
 	}

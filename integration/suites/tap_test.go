@@ -60,6 +60,11 @@ ok 2 mapped at 0x7f12deadb000 after 12.5 ms
 	}
 }
 
+func TestParseNumbers(t *testing.T) {
+	const text = "1..4\nok 1 - open(tmp_QR_B)\nnot ok 2\nok 3 # SKIP why\nok 3 - again\nokay\n"
+	wantResults(t, ParseNumbers(Output{Text: text}), Results{"1": Pass, "2": Fail, "3": Skip, "3 #2": Pass})
+}
+
 func TestUnitAsAWhole(t *testing.T) {
 	codeOnly := &Suite{Parse: ParseTAP, CodeOnly: true, SkipCode: kselftestSkip}
 	strict := &Suite{Parse: ParseTAP}
