@@ -23,8 +23,9 @@ const bakeVersion = "v1"
 const shutdownLimit = 60 * time.Second
 
 // bakeScript imports the images into containerd, so that later boots find them
-// unpacked. The file for other platforms has nothing to unpack here.
+// unpacked, and makes the index without which modprobe finds nothing. The file for other platforms has nothing to unpack here.
 const bakeScript = `set -e
+depmod
 mkdir /run/lab/images
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000 images /run/lab/images
 ctr images import /run/lab/images/` + inputs.ImagesFile + `

@@ -36,6 +36,7 @@ var extraModules = []string{
 	"xt_MASQUERADE", "xt_comment", "xt_mark", "xt_conntrack", "xt_addrtype", "xt_multiport", "xt_tcpudp",
 	"dm-mod", "dm-thin-pool", "vsock", "vhost_vsock", "virtiofs", "virtio_rng", "nbd",
 	"sch_ingress", "sch_htb", "act_mirred", "cls_u32",
+	"xenfs", // /proc/xen/xensyms, for lab profile
 }
 
 // Kernel is the dom0 kernel in the cache.

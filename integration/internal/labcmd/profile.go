@@ -14,13 +14,13 @@ import (
 )
 
 // readXenSymbols has Xen's own functions, which dom0's kernel asks it for.
-const readXenSymbols = `mountpoint -q /proc/xen || mount -t xenfs none /proc/xen
+const readXenSymbols = `mountpoint -q /proc/xen || modprobe xenfs && mount -t xenfs none /proc/xen
 cat /proc/xen/xensyms`
 
 func runProfile(ctx context.Context, e *env, args []string) (int, error) {
 	seconds := e.flags.Int("seconds", 10, "how long to look, in `seconds`")
 	top := e.flags.Int("top", 40, "`number` of lines")
-	file := e.flags.String("symbols", "", "`file` with the kernel's functions, as a container's /proc/kallsyms")
+	file := e.flags.String("symbols", "", "`file` with the kernel's functions: /proc/kallsyms of a privileged container")
 	if _, err := e.parse(args, 0, 0); err != nil {
 		return exitFailed, err
 	}
