@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,30 @@ for d in /sys/fs/cgroup ` + agentCgroup + `; do echo +cpu +cpuset +memory +pids 
 				t.Errorf("skipped: %q", skipped)
 			}
 		})
+	}
+	t.Run("profile", func(t *testing.T) { testProfile(ctx, t, l) })
+}
+
+// testProfile looks at the lab with what lab profile uses.
+func testProfile(ctx context.Context, t *testing.T, l *lab.Lab) {
+	symbols, err := l.XenSymbols(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples, err := l.Samples(ctx, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := lab.Profile(samples, symbols)
+	t.Logf("%d samples, %v", len(samples), lines)
+	if n := len(samples); n == 0 || n%l.State().CPUs != 0 {
+		t.Errorf("%d samples of %d CPUs", n, l.State().CPUs)
+	}
+	if slices.ContainsFunc(lines, func(x lab.Line) bool { return x.Name == "(Xen)" }) {
+		t.Errorf("Xen was at a place without a name: %v", lines)
+	}
+	if _, err := l.Run(ctx, "true", nil); err != nil {
+		t.Errorf("the machine does not go on: %v", err)
 	}
 }
 

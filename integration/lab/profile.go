@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -40,7 +41,7 @@ func (l *Lab) Samples(ctx context.Context, d time.Duration) ([]Sample, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: profile: %w", err)
 	}
-	defer m.close()
+	defer m.conn.Close()
 	var all []Sample
 	for end := time.Now().Add(d); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(samplePause) {
 		s, err := m.look()
@@ -52,11 +53,13 @@ func (l *Lab) Samples(ctx context.Context, d time.Duration) ([]Sample, error) {
 	return all, ctx.Err()
 }
 
+// monitorLimit is what QEMU may take to answer.
+const monitorLimit = 20 * time.Second
+
 // monitor speaks the QEMU Machine Protocol (QEMU, docs/interop/qmp-spec.rst).
 type monitor struct {
 	conn net.Conn
 	in   *bufio.Reader
-	stop func() bool
 }
 
 func openMonitor(ctx context.Context, dir string) (*monitor, error) {
@@ -70,26 +73,23 @@ func openMonitor(ctx context.Context, dir string) (*monitor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("QEMU's monitor %s: %w", filepath.Join(dir, monitorFile), err)
 	}
-	m := &monitor{conn: conn, in: bufio.NewReader(conn), stop: context.AfterFunc(ctx, func() { conn.Close() })}
+	m := &monitor{conn: conn, in: bufio.NewReader(conn)}
+	conn.SetDeadline(time.Now().Add(monitorLimit))
 	if _, err := m.in.ReadBytes('\n'); err != nil { // its greeting
-		m.close()
+		conn.Close()
 		return nil, err
 	}
 	if _, err := m.do("qmp_capabilities", nil); err != nil {
-		m.close()
+		conn.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *monitor) close() {
-	m.stop()
-	m.conn.Close()
-}
-
 // do runs a command and returns what it returns. Events that come in between are of
-// no interest.
+// no interest. It does not end with a context: the machine is not to stay stopped.
 func (m *monitor) do(command string, args any) (json.RawMessage, error) {
+	m.conn.SetDeadline(time.Now().Add(monitorLimit))
 	request := map[string]any{"execute": command}
 	if args != nil {
 		request["arguments"] = args
@@ -182,6 +182,20 @@ func ReadSymbols(r io.Reader, what string) ([]Symbol, error) {
 		}
 	}
 	return SortSymbols(out), lines.Err()
+}
+
+// XenSymbols are Xen's own functions, which dom0's kernel asks it for; their names begin
+// with "xen: ".
+func (l *Lab) XenSymbols(ctx context.Context) ([]Symbol, error) {
+	const read = `mountpoint -q /proc/xen || { modprobe xenfs && mount -t xenfs none /proc/xen; } && cat /proc/xen/xensyms`
+	r, err := l.Run(ctx, read, nil)
+	if err == nil && r.Code != 0 {
+		err = errors.New(strings.TrimSpace(string(r.Stderr)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lab: Xen's symbols: %w", err)
+	}
+	return ReadSymbols(bytes.NewReader(r.Stdout), "xen: ")
 }
 
 // SortSymbols puts symbols in order in place, and returns them.

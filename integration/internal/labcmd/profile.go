@@ -4,18 +4,12 @@ package labcmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
-
-// readXenSymbols has Xen's own functions, which dom0's kernel asks it for.
-const readXenSymbols = `mountpoint -q /proc/xen || modprobe xenfs && mount -t xenfs none /proc/xen
-cat /proc/xen/xensyms`
 
 func runProfile(ctx context.Context, e *env, args []string) (int, error) {
 	seconds := e.flags.Int("seconds", 10, "how long to look, in `seconds`")
@@ -53,14 +47,8 @@ func runProfile(ctx context.Context, e *env, args []string) (int, error) {
 func symbolsOf(ctx context.Context, l *lab.Lab, file string) ([]lab.Symbol, error) {
 	var all []lab.Symbol
 	if l.State().Xen != "" {
-		r, err := l.Run(ctx, readXenSymbols, nil)
-		if err == nil && r.Code != 0 {
-			err = errors.New(strings.TrimSpace(string(r.Stderr)))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("lab: Xen's symbols: %w", err)
-		}
-		if all, err = lab.ReadSymbols(strings.NewReader(string(r.Stdout)), "xen: "); err != nil {
+		var err error
+		if all, err = l.XenSymbols(ctx); err != nil {
 			return nil, err
 		}
 	}
