@@ -72,9 +72,9 @@ HOSTILE_QUICK := TestBackEnd|TestHostile/(device|rings|FUSE|vsock|resets|console
 hostile-short: deps lab payload ## most of them, for seconds
 	@HOSTILE_SECONDS=4 $(GO) -C integration test -json -count=1 -timeout 60m -run '$(HOSTILE_QUICK)' ./hostile/ | $(TALLY)
 
-# Both kinds of containers at once, which costs them time and makes for more races.
-TORTURE := XLIBOS_SECONDS=600 XLIBOS_MODES=full XLIBOS_BESIDE=1 $(GO) -C integration test -json -count=1 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
-torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 2 hours
+# Four at once, which costs them time and makes for other races.
+TORTURE := XLIBOS_SECONDS=600 XLIBOS_MODES=full XLIBOS_BESIDE=1 $(GO) -C integration test -json -count=1 -parallel 4 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
+torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 70 minutes
 	@$(TORTURE)
 
 torture-debug: deps lab payload libos-debug ## the same on a kernel that checks itself

@@ -55,7 +55,7 @@ const (
 	envSeconds = "XLIBOS_SECONDS" // of each program
 	envModes   = "XLIBOS_MODES"   // of X-LibOS, with commas
 	envKernel  = "XLIBOS_KERNEL"  // "debug" for the kernel that checks itself, which is SMP
-	envBeside  = "XLIBOS_BESIDE"  // not empty: containers of all kinds at the same time
+	envBeside  = "XLIBOS_BESIDE"  // not empty: a container for each program, at the same time
 )
 
 // Values of io.xcontainer.xlibos.
@@ -94,21 +94,24 @@ func TestTorture(t *testing.T) {
 		t.Fatalf("%s: there is no kernel %q", envKernel, kernel)
 	}
 	build(t)
+	beside := os.Getenv(envBeside) != ""
 	for _, vcpus := range sizes {
 		for _, mode := range modes {
 			t.Run(fmt.Sprintf("%d vCPU/%s", vcpus, mode), func(t *testing.T) {
-				if os.Getenv(envBeside) != "" {
-					t.Parallel()
+				name := fmt.Sprintf("torture-%d-%s", vcpus, mode)
+				var shared *guest
+				if !beside {
+					shared = openGuest(t, name, mode, vcpus)
 				}
-				l, err := machine.Again(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { l.Close() })
-				g := newGuest(l, fmt.Sprintf("torture-%d-%s", vcpus, mode), mode, vcpus)
-				t.Cleanup(func() { g.remove(t) })
 				for _, p := range programs {
-					t.Run(p.name, func(t *testing.T) { g.run(t, p, seconds) })
+					t.Run(p.name, func(t *testing.T) {
+						g := shared
+						if beside {
+							t.Parallel()
+							g = openGuest(t, name+"-"+p.name, mode, vcpus)
+						}
+						g.run(t, p, seconds)
+					})
 				}
 			})
 		}
@@ -156,6 +159,20 @@ type guest struct {
 	*ctrbox.Box
 	runs bool
 	told map[string]bool // lines of its log that a test has failed for
+}
+
+// openGuest makes a guest with a connection of its own to the lab, for as long as the
+// test runs.
+func openGuest(t *testing.T, id, mode string, vcpus int) *guest {
+	t.Helper()
+	l, err := machine.Again(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	g := newGuest(l, id, mode, vcpus)
+	t.Cleanup(func() { g.remove(t) })
+	return g
 }
 
 func newGuest(l *lab.Lab, id, mode string, vcpus int) *guest {
