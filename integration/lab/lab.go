@@ -309,11 +309,7 @@ func Attach(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := connect(ctx, dir, s)
-	if err != nil {
-		return nil, err
-	}
-	return &Lab{dir: dir, state: s, client: client}, nil
+	return (&Lab{dir: dir, state: s}).Again(ctx)
 }
 
 // Again makes a further connection to the lab, for who wants to run commands beside
@@ -433,11 +429,17 @@ func (l *Lab) Mount(ctx context.Context, tag string) error {
 
 // must runs a script in dom0 that has to succeed.
 func (l *Lab) must(ctx context.Context, script string) error {
+	_, err := l.output(ctx, script)
+	return err
+}
+
+// output is what a script in dom0 prints, which has to succeed.
+func (l *Lab) output(ctx context.Context, script string) ([]byte, error) {
 	r, err := l.Run(ctx, script, nil)
 	if err == nil && r.Code != 0 {
 		err = fmt.Errorf("exit code %d: %s", r.Code, bytes.TrimSpace(r.Stderr))
 	}
-	return err
+	return r.Stdout, err
 }
 
 // UpdateLists fetches new package lists, so that the next build takes the

@@ -188,14 +188,11 @@ func ReadSymbols(r io.Reader, what string) ([]Symbol, error) {
 // with "xen: ".
 func (l *Lab) XenSymbols(ctx context.Context) ([]Symbol, error) {
 	const read = `mountpoint -q /proc/xen || { modprobe xenfs && mount -t xenfs none /proc/xen; } && cat /proc/xen/xensyms`
-	r, err := l.Run(ctx, read, nil)
-	if err == nil && r.Code != 0 {
-		err = errors.New(strings.TrimSpace(string(r.Stderr)))
-	}
+	text, err := l.output(ctx, read)
 	if err != nil {
 		return nil, fmt.Errorf("lab: Xen's symbols: %w", err)
 	}
-	return ReadSymbols(bytes.NewReader(r.Stdout), "xen: ")
+	return ReadSymbols(bytes.NewReader(text), "xen: ")
 }
 
 // SortSymbols puts symbols in order in place, and returns them.

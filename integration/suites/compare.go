@@ -94,11 +94,11 @@ func unitOf(test string) string {
 }
 
 // Replace puts the results of a second run of units in the place of those of the
-// first.
+// first, in the modes that were run again.
 func (c Comparison) Replace(units []string, again map[string]Results) {
-	for _, m := range c.Modes {
+	for m, results := range again {
 		maps.DeleteFunc(c.Results[m], func(name string, _ Status) bool { return slices.Contains(units, unitOf(name)) })
-		maps.Copy(c.Results[m], again[m])
+		maps.Copy(c.Results[m], results)
 	}
 }
 

@@ -178,6 +178,7 @@ func openGuest(t *testing.T, id, mode string, vcpus int) *guest {
 func newGuest(l *lab.Lab, id, mode string, vcpus int) *guest {
 	return &guest{Box: &ctrbox.Box{
 		Lab: l, ID: id, Image: inputs.BusyboxImage, Runtime: ctrbox.Ours, XLibOS: mode, VCPUs: vcpus,
+		// The debug kernel wants more than a container has by itself.
 		Args: []string{"--annotation", "io.xcontainer.memory=512M",
 			"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro"},
 	}}

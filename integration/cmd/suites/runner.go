@@ -50,7 +50,8 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 	if err != nil {
 		return v, err
 	}
-	known, err := suites.KnownOf(r.suite.Name, slices.Concat(r.options.modes, slices.Sorted(maps.Keys(earlier))))
+	modes := slices.Concat(r.options.modes, slices.Sorted(maps.Keys(earlier)))
+	known, err := suites.KnownOf(r.suite.Name, modes)
 	if err != nil {
 		return v, err
 	}
@@ -68,18 +69,13 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 	if err != nil {
 		return v, err
 	}
-	for _, m := range slices.Sorted(maps.Keys(earlier)) {
-		c.Modes = append(c.Modes, m)
-		c.Results[m] = earlier[m]
-	}
+	c.Modes = modes
+	maps.Copy(c.Results, earlier)
 	if again := suites.Units(c.Differences()); len(again) > 0 {
 		r.say("%s: %d units differ and are run again, alone: %s", r.suite.Name, len(again), strings.Join(again, ", "))
 		second, err := r.modes(ctx, again, "-again", 1)
 		if err != nil {
 			return v, err
-		}
-		for m := range earlier {
-			second.Results[m] = earlier[m].Of(again)
 		}
 		c.Replace(again, second.Results)
 	}
