@@ -30,9 +30,13 @@ const samplePause = 10 * time.Millisecond
 
 // Sample is where a physical CPU was.
 type Sample struct {
-	RIP    uint64
-	Halted bool
+	RIP, RSP uint64
+	Halted   bool
+	Stack    []uint64 // the first words at RSP, if the CPU was in Xen
 }
+
+// stackWords is enough to find who caused a trap: an error code and the instruction.
+const stackWords = 2
 
 // Samples looks at the instruction pointers of all physical CPUs again and again for
 // a time. The machine is stopped for each look, so its clock goes slower than others.
@@ -136,20 +140,61 @@ func (m *monitor) look() (s []Sample, err error) {
 	if err := json.Unmarshal(raw, &text); err != nil {
 		return nil, err
 	}
-	return parseRegisters(text)
+	s, err = parseRegisters(text)
+	for i := range s {
+		if err == nil && !s[i].Halted && inXen(s[i].RIP) {
+			s[i].Stack, err = m.words(i, s[i].RSP)
+		}
+	}
+	return s, err
 }
 
-var ripLine = regexp.MustCompile(`RIP=([0-9a-f]{16}) .*HLT=([01])`)
+// words reads a CPU's memory at a virtual address.
+func (m *monitor) words(cpu int, addr uint64) ([]uint64, error) {
+	raw, err := m.do("human-monitor-command", map[string]any{
+		"command-line": fmt.Sprintf("x /%dgx %#x", stackWords, addr), "cpu-index": cpu})
+	if err != nil {
+		return nil, err
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, err
+	}
+	return parseWords(text), nil
+}
+
+// parseWords reads what the monitor's x says: an address, a colon, words. Of memory
+// that cannot be read it is something else, and nothing comes back.
+func parseWords(text string) []uint64 {
+	var out []uint64
+	for line := range strings.Lines(text) {
+		_, words, _ := strings.Cut(line, ":")
+		for _, w := range strings.Fields(words) {
+			v, err := strconv.ParseUint(w, 0, 64)
+			if err != nil {
+				return nil
+			}
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+var ripLine = regexp.MustCompile(`(?s)RSP=([0-9a-f]{16}).*?RIP=([0-9a-f]{16}) [^\n]*HLT=([01])`)
 
 // parseRegisters reads what the monitor's info registers says of each CPU.
 func parseRegisters(text string) ([]Sample, error) {
 	var out []Sample
 	for _, f := range ripLine.FindAllStringSubmatch(text, -1) {
-		rip, err := strconv.ParseUint(f[1], 16, 64)
+		rsp, err := strconv.ParseUint(f[1], 16, 64)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Sample{RIP: rip, Halted: f[2] == "1"})
+		rip, err := strconv.ParseUint(f[2], 16, 64)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Sample{RIP: rip, RSP: rsp, Halted: f[3] == "1"})
 	}
 	if len(out) == 0 {
 		return nil, errors.New("the monitor shows no registers")
@@ -231,23 +276,43 @@ func Profile(samples []Sample, symbols []Symbol) []Line {
 	return out
 }
 
+func inXen(addr uint64) bool { return addr >= xenStart && addr < xenEnd }
+
+// trapEntries are Xen's entry points for traps with an error code, by the names they
+// had and have (xen/arch/x86/x86_64/entry.S).
+var trapEntries = map[string]bool{
+	"xen: page_fault": true, "xen: entry_PF": true,
+	"xen: general_protection": true, "xen: entry_GP": true,
+}
+
+// nameOf is where a CPU was. At the first instruction of a trap's entry, where an
+// emulator accounts for all that the trap takes, it also has who caused it.
 func nameOf(s Sample, symbols []Symbol) string {
-	switch {
-	case s.Halted:
+	if s.Halted {
 		return "(halted)"
-	case s.RIP < xenStart:
-		return "(program)"
 	}
-	i, found := slices.BinarySearchFunc(symbols, s.RIP, func(y Symbol, rip uint64) int { return cmp.Compare(y.Addr, rip) })
+	name, exact := placeOf(s.RIP, symbols)
+	if exact && trapEntries[name] && len(s.Stack) == stackWords {
+		by, _ := placeOf(s.Stack[1], symbols)
+		return name + ", by " + by
+	}
+	return name
+}
+
+// placeOf names an address, and tells whether it is the first one with that name.
+func placeOf(addr uint64, symbols []Symbol) (name string, exact bool) {
+	if addr < xenStart {
+		return "(program)", false
+	}
+	i, found := slices.BinarySearchFunc(symbols, addr, func(y Symbol, addr uint64) int { return cmp.Compare(y.Addr, addr) })
 	if !found {
 		i--
 	}
-	isXen := func(a uint64) bool { return a >= xenStart && a < xenEnd }
-	if i >= 0 && isXen(symbols[i].Addr) == isXen(s.RIP) {
-		return symbols[i].Name
+	if i >= 0 && inXen(symbols[i].Addr) == inXen(addr) {
+		return symbols[i].Name, found
 	}
-	if isXen(s.RIP) {
-		return "(Xen)"
+	if inXen(addr) {
+		return "(Xen)", false
 	}
-	return "(kernel)"
+	return "(kernel)", false
 }

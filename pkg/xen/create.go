@@ -121,6 +121,12 @@ func (b *builder) limits() error {
 	if err := b.hv.SetMaxVCPUs(id, b.config.VCPUs); err != nil {
 		return err
 	}
+	// As programs of a container read it under runc. Xen's default is a trap for
+	// each reading if CPUs' counters differ or may stop; the guest's kernel needs
+	// none of that, as Xen tells it the counter's relation to time for each CPU.
+	if err := b.hv.SetTSC(id, abi.TSCModeNative); err != nil {
+		return err
+	}
 	if b.config.Weight != 0 || b.config.Cap != 0 {
 		if err := setSchedule(b.hv, id, b.config.VCPUs, b.config.Weight, b.config.Cap); err != nil {
 			return err

@@ -30,6 +30,7 @@ type Hypervisor interface {
 	SetMaxMem(dom abi.DomID, kib uint64) error
 	SetMaxVCPUs(dom abi.DomID, n uint32) error
 	SetCredit2(dom abi.DomID, weight, limit uint16) error
+	SetTSC(abi.DomID, abi.TSCMode) error
 	SetVCPU(abi.DomID, abi.EntryContext) error
 	Claim(dom abi.DomID, pages uint64) error
 	Populate(dom abi.DomID, order uint32, pfns []abi.PFN) ([]abi.MFN, error)

@@ -24,6 +24,8 @@ const (
 	DomctlSetVCPUContext = 12
 	DomctlMaxVCPUs       = 15
 	DomctlSchedulerOp    = 16
+	DomctlGetTSCInfo     = 59
+	DomctlSetTSCInfo     = 60
 )
 
 // struct xen_domctl, domctl.h.
@@ -185,6 +187,24 @@ func PutGetScheduler(u []byte) {
 func GetCredit2(u []byte) (weight, limit uint16) {
 	return le.Uint16(u[SchedulerC2Weight:]), le.Uint16(u[SchedulerC2Cap:])
 }
+
+// struct xen_domctl_tsc_info, domctl.h; the mode is of xen/arch/x86/include/asm/time.h.
+const (
+	SizeofTSCInfo          = 24
+	TSCInfoMode            = 0
+	TSCModeDefault TSCMode = 0 // the CPU's if it is the same on all and never stops
+	TSCModeNative  TSCMode = 2 // the CPU's
+)
+
+// TSCMode says what a domain reads as time stamp counter: Xen can emulate it, at the
+// price of a trap each time.
+type TSCMode uint32
+
+// PutTSCInfo encodes struct xen_domctl_tsc_info for a domain that starts to count now.
+func PutTSCInfo(u []byte, mode TSCMode) { le.PutUint32(u[TSCInfoMode:], uint32(mode)) }
+
+// GetTSCInfo decodes the mode of struct xen_domctl_tsc_info.
+func GetTSCInfo(u []byte) TSCMode { return TSCMode(le.Uint32(u[TSCInfoMode:])) }
 
 // struct xen_domctl_vcpucontext, _max_mem and _max_vcpus, domctl.h.
 const (

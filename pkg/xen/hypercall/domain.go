@@ -133,6 +133,19 @@ func (d *Door) Credit2(dom abi.DomID) (weight, limit uint16, err error) {
 	return weight, limit, err
 }
 
+// SetTSC says what dom reads as time stamp counter, from now on.
+func (d *Door) SetTSC(dom abi.DomID, mode abi.TSCMode) error {
+	return d.domctl("set time stamp counter of", abi.DomctlSetTSCInfo, dom,
+		func(u, _ []byte) { abi.PutTSCInfo(u, mode) }, nil)
+}
+
+// TSC reads what SetTSC sets.
+func (d *Door) TSC(dom abi.DomID) (mode abi.TSCMode, err error) {
+	err = d.domctl("read time stamp counter of", abi.DomctlGetTSCInfo, dom, nil,
+		func(b []byte) error { mode = abi.GetTSCInfo(b[abi.DomctlU:]); return nil })
+	return mode, err
+}
+
 // SetVCPU gives dom's first virtual CPU its state. The page table it names must
 // be pinned or fit to be.
 func (d *Door) SetVCPU(dom abi.DomID, c abi.EntryContext) error {

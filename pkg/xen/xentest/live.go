@@ -150,6 +150,19 @@ func schedules(s *suite) {
 	s.mustNot("a cap above all virtual CPUs", s.Raw.SetCredit2(d.ID(), 100, 201))
 }
 
+func readsTheCPUsCounter(s *suite) {
+	mode, err := s.Raw.TSC(s.shell())
+	s.must(err)
+	if mode != abi.TSCModeDefault {
+		s.Errorf("an empty domain has mode %d", mode)
+	}
+	mode, err = s.Raw.TSC(s.create(s.config("idle")).ID())
+	s.must(err)
+	if mode != abi.TSCModeNative {
+		s.Errorf("a domain that was built has mode %d, want %d", mode, abi.TSCModeNative)
+	}
+}
+
 func pausedTakesNoTime(s *suite) {
 	c := s.config("spin")
 	c.VCPUs = 2

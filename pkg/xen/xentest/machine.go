@@ -61,6 +61,7 @@ type domain struct {
 	claimed  uint64
 	pauses   int
 	credit2  [2]uint16
+	tsc      abi.TSCMode
 	pinned   abi.MFN
 	entry    *abi.EntryContext
 	writable map[abi.MFN]int // foreign writable mappings by frame
@@ -380,6 +381,29 @@ func (m *Machine) Credit2(id abi.DomID) (weight, limit uint16, err error) {
 		return 0, 0, err
 	}
 	return d.credit2[0], d.credit2[1], nil
+}
+
+// SetTSC makes no difference to a domain that has no counter.
+func (m *Machine) SetTSC(id abi.DomID, mode abi.TSCMode) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, err := m.find("settscinfo", id)
+	if err != nil {
+		return err
+	}
+	d.tsc = mode
+	return nil
+}
+
+// TSC is what SetTSC has set, or Xen's default.
+func (m *Machine) TSC(id abi.DomID) (abi.TSCMode, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, err := m.find("gettscinfo", id)
+	if err != nil {
+		return 0, err
+	}
+	return d.tsc, nil
 }
 
 // SetVCPU wants virtual CPUs, a pinned page table, and addresses in it.

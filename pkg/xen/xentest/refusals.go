@@ -23,6 +23,8 @@ type Raw interface {
 	SetMaxVCPUs(dom abi.DomID, n uint32) error
 	SetCredit2(dom abi.DomID, weight, limit uint16) error
 	Credit2(dom abi.DomID) (weight, limit uint16, err error)
+	SetTSC(abi.DomID, abi.TSCMode) error
+	TSC(abi.DomID) (abi.TSCMode, error)
 	SetVCPU(abi.DomID, abi.EntryContext) error
 	Claim(dom abi.DomID, pages uint64) error
 	Populate(dom abi.DomID, order uint32, pfns []abi.PFN) ([]abi.MFN, error)
@@ -239,6 +241,7 @@ func refusesNoDomain(s *suite) {
 	for name, err := range map[string]error{
 		"destroy": s.Raw.DestroyDomain(id), "unpause": s.Raw.UnpauseDomain(id), "max_mem": s.Raw.SetMaxMem(id, 4),
 		"max_vcpus": s.Raw.SetMaxVCPUs(id, 1), "scheduler": s.Raw.SetCredit2(id, 1, 0),
+		"settscinfo":     s.Raw.SetTSC(id, abi.TSCModeNative),
 		"setvcpucontext": s.Raw.SetVCPU(id, abi.EntryContext{}), "pin": s.Raw.PinL4(id, firstFrame), "alloc_unbound": portErr,
 	} {
 		if !errors.Is(err, hypercall.ErrNoDomain) {

@@ -61,6 +61,7 @@ var cases = []testCase{
 	{"destroyed while paused", destroyPaused},
 	{"memory limit", memoryLimit},
 	{"weight and cap of a running domain", schedules},
+	{"time stamp counter", readsTheCPUsCounter},
 	{"a paused domain takes no time", pausedTakesNoTime},
 	{"four virtual CPUs, weight and cap", manyVCPUs},
 	{"initramfs is passed on", withInitramfs},

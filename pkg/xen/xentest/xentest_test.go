@@ -87,7 +87,7 @@ func TestFailAtEveryCall(t *testing.T) {
 			t.Fatalf("after a fault in call %d (%s): left %s", n, failed, left)
 		}
 	}
-	for _, name := range []string{"create", "max_vcpus", "scheduler", "max_mem", "claim", "populate", "alloc_unbound",
+	for _, name := range []string{"create", "max_vcpus", "settscinfo", "scheduler", "max_mem", "claim", "populate", "alloc_unbound",
 		"look at", "map", "pin", "setvcpucontext", "open events", "bind_interdomain", "restrict events", "open privcmd for"} {
 		if !seen[name] {
 			t.Errorf("no fault was injected into %s", name)
