@@ -108,34 +108,50 @@ type Verdict struct {
 	Lines []string // one for each failure, and for each known difference
 }
 
+// explain finds the entry for a test. One of a mode's list is only for a test that
+// came to the same in all others.
+func (c Comparison) explain(known Lists, test string, status []Status) (mode, entry string, ok bool) {
+	if entry, ok := known[AnyMode].find(test); ok {
+		return AnyMode, entry, true
+	}
+	for i, mode := range c.Modes {
+		if entry, ok := known[mode].find(test); ok && same(slices.Delete(slices.Clone(status), i, i+1)) {
+			return mode, entry, true
+		}
+	}
+	return "", "", false
+}
+
 // Judge counts a test with the same result in all modes as passed, if it was not
 // skipped in all, and a known difference as skipped. A difference that is not known
 // has failed, and so has an entry of known that explains none; units are those that
 // were run, and only their entries are looked at.
-func (c Comparison) Judge(known Known, units []string) Verdict {
+func (c Comparison) Judge(known Lists, units []string) Verdict {
 	var v Verdict
-	used := map[string]bool{}
+	used := map[[2]string]bool{}
 	for _, name := range c.tests() {
 		s := c.status(name)
-		entry, ok := known.find(name)
+		mode, entry, ok := c.explain(known, name, s)
 		switch {
 		case same(s) && s[0] == Skip:
 			v.Tally.Skipped++
 		case same(s):
 			v.Tally.Passed++
 		case ok:
-			used[entry] = true
+			used[[2]string{mode, entry}] = true
 			v.Tally.Skipped++
-			v.Lines = append(v.Lines, "known   "+c.String(Difference{name, s})+" ("+known[entry]+")")
+			v.Lines = append(v.Lines, "known   "+c.String(Difference{name, s})+" ("+known[mode][entry]+")")
 		default:
 			v.Tally.Failed++
 			v.Lines = append(v.Lines, "DIFFERS "+c.String(Difference{name, s}))
 		}
 	}
-	for _, entry := range slices.Sorted(maps.Keys(known)) {
-		if !used[entry] && slices.Contains(units, unitOf(entry)) {
-			v.Tally.Failed++
-			v.Lines = append(v.Lines, fmt.Sprintf("STALE   %s is listed as a difference and is none: %s", entry, known[entry]))
+	for _, mode := range slices.Sorted(maps.Keys(known)) {
+		for _, entry := range slices.Sorted(maps.Keys(known[mode])) {
+			if !used[[2]string{mode, entry}] && slices.Contains(units, unitOf(entry)) {
+				v.Tally.Failed++
+				v.Lines = append(v.Lines, fmt.Sprintf("STALE   %s is listed as a difference and is none: %s", entry, known[mode][entry]))
+			}
 		}
 	}
 	if v.Tally.Passed+v.Tally.Failed == 0 {

@@ -37,11 +37,27 @@ func TestJudge(t *testing.T) {
 			"STALE   a:2 is listed as a difference and is none: old", "STALE   e:9 is listed as a difference and is none: gone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := comparison().Judge(test.known, test.units)
+			v := comparison().Judge(Lists{AnyMode: test.known}, test.units)
 			if v.Tally != test.want || !slices.Equal(v.Lines, test.lines) {
 				t.Errorf("got %v\n%s\nwant %v\n%s", v.Tally, strings.Join(v.Lines, "\n"), test.want, strings.Join(test.lines, "\n"))
 			}
 		})
+	}
+}
+
+// What is known of a third mode explains nothing between the first two.
+func TestJudgeOfAMode(t *testing.T) {
+	c := comparison()
+	c.Modes = append(c.Modes, "runc")
+	c.Results["runc"] = Results{}
+	for name := range c.Results["full"] {
+		c.Results["runc"][name] = Fail
+	}
+	v := c.Judge(Lists{"runc": {"a*": "old kernel"}}, []string{"a"})
+	got := v.Lines[:min(2, len(v.Lines))]
+	want := []string{"known   a: full pass, off pass, runc fail (old kernel)", "DIFFERS a:1: full pass, off fail, runc fail"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q first", v.Lines, want)
 	}
 }
 

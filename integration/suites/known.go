@@ -32,12 +32,22 @@ func (k Known) find(test string) (entry string, ok bool) {
 	return entry, entry != ""
 }
 
+// Lists has what is known by the mode that differs from all others, and under
+// AnyMode what may differ between any.
+type Lists map[string]Known
+
+// AnyMode is no mode's name.
+const AnyMode = ""
+
 // KnownOf returns what is known of a suite: what known/SUITE.known says, and for
 // each mode that has one, known/SUITE.MODE.known.
-func KnownOf(suite string, modes []string) (Known, error) {
-	all := Known{}
-	for _, name := range slices.Concat([]string{suite}, prefixed(suite+".", modes)) {
-		file := "known/" + name + ".known"
+func KnownOf(suite string, modes []string) (Lists, error) {
+	all := Lists{}
+	for _, mode := range slices.Concat([]string{AnyMode}, modes) {
+		file := "known/" + suite + ".known"
+		if mode != AnyMode {
+			file = "known/" + suite + "." + mode + ".known"
+		}
 		text, err := knownFiles.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -45,19 +55,12 @@ func KnownOf(suite string, modes []string) (Known, error) {
 		if err != nil {
 			return nil, fmt.Errorf("suites: %w", err)
 		}
-		if err := all.add(string(text)); err != nil {
+		all[mode] = Known{}
+		if err := all[mode].add(string(text)); err != nil {
 			return nil, fmt.Errorf("suites: %s: %w", file, err)
 		}
 	}
 	return all, nil
-}
-
-func prefixed(prefix string, names []string) []string {
-	out := make([]string, len(names))
-	for i, n := range names {
-		out[i] = prefix + n
-	}
-	return out
 }
 
 // add reads lines "TEST # reason"; a line that begins with a blank goes on with the
