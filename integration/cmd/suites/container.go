@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,18 +23,19 @@ const patience = 90 * time.Second
 type container struct {
 	*ctrbox.Box
 	mode string
+	cpus int
 	runs bool
 }
 
 // newContainer is one for a suite, whose files are in a folder of dom0.
-func newContainer(l *lab.Lab, s *suites.Suite, m suites.Material, folder, mode, id string, vcpus int) *container {
+func newContainer(l *lab.Lab, s *suites.Suite, m suites.Material, folder, mode, id string, cpus int) *container {
 	b := &ctrbox.Box{Lab: l, ID: id, Image: m.Image, Runtime: ctrbox.Runc, Args: []string{
 		// Thousands of files of tests are not to go through the container's own file
 		// system: some suites would take hours.
 		"--mount", "type=tmpfs,src=tmpfs,dst=/tmp,options=rw:nosuid:nodev:mode=1777",
 	}}
 	if mode != modeRunc {
-		b.Runtime, b.XLibOS, b.VCPUs = ctrbox.Ours, mode, vcpus
+		b.Runtime, b.XLibOS, b.VCPUs = ctrbox.Ours, mode, cpus
 		b.Args = append(b.Args, "--annotation", fmt.Sprintf("io.xcontainer.memory=%dM", s.MemoryMB))
 	}
 	if s.Privileged {
@@ -42,21 +44,40 @@ func newContainer(l *lab.Lab, s *suites.Suite, m suites.Material, folder, mode, 
 	if m.Folder != "" {
 		b.Args = append(b.Args, "--mount", "type=bind,src="+folder+",dst="+suites.Mount+",options=rbind:ro")
 	}
-	return &container{Box: b, mode: mode}
+	return &container{Box: b, mode: mode, cpus: cpus}
 }
 
 // start starts the container and makes sure that its mode is the one asked for: a
-// comparison of a mode with itself would be worth nothing.
+// comparison of a mode with itself would be worth nothing. So would be one of tests
+// that are for several CPUs with none.
 func (c *container) start(ctx context.Context) error {
 	if err := c.Start(ctx); err != nil {
 		return err
 	}
 	c.runs = true
+	if c.mode == modeRunc {
+		if _, err := ctrbox.In(ctx, c.Lab, time.Minute, c.confineLine()); err != nil {
+			return fmt.Errorf("confine the container to %d CPUs: %w", c.cpus, err)
+		}
+	}
+	n, err := c.Exec(ctx, time.Minute, "nproc")
+	if err == nil && strings.TrimSpace(n) != strconv.Itoa(c.cpus) {
+		err = fmt.Errorf("the container has %s CPUs, and is to have %d", strings.TrimSpace(n), c.cpus)
+	}
+	if err != nil {
+		return err
+	}
 	out, err := c.Exec(ctx, time.Minute, "cat /proc/xlibos 2>/dev/null; true")
 	if err != nil {
 		return fmt.Errorf("first command in the container: %w", err)
 	}
 	return checkMode(c.mode, out)
+}
+
+// confineLine gives a container of runc the first CPUs only; ctr has no option for it.
+func (c *container) confineLine() string {
+	return fmt.Sprintf(`pid=$(ctr task ls | awk '$1 == "%s" { print $2 }') && `+
+		`echo 0-%d >/sys/fs/cgroup$(cut -d: -f3 /proc/$pid/cgroup)/cpuset.cpus`, c.ID, c.cpus-1)
 }
 
 // checkMode looks for a mode in the text of /proc/xlibos, which may not be there.
