@@ -132,12 +132,8 @@ func (m *monitor) look() (s []Sample, err error) {
 		_, cerr := m.do("cont", nil)
 		err = errors.Join(err, cerr)
 	}()
-	raw, err := m.do("human-monitor-command", map[string]string{"command-line": "info registers -a"})
+	text, err := m.human(0, "info registers -a")
 	if err != nil {
-		return nil, err
-	}
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
 		return nil, err
 	}
 	s, err = parseRegisters(text)
@@ -151,16 +147,20 @@ func (m *monitor) look() (s []Sample, err error) {
 
 // words reads a CPU's memory at a virtual address.
 func (m *monitor) words(cpu int, addr uint64) ([]uint64, error) {
-	raw, err := m.do("human-monitor-command", map[string]any{
-		"command-line": fmt.Sprintf("x /%dgx %#x", stackWords, addr), "cpu-index": cpu})
+	text, err := m.human(cpu, fmt.Sprintf("x /%dgx %#x", stackWords, addr))
 	if err != nil {
 		return nil, err
 	}
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
-		return nil, err
-	}
 	return parseWords(text), nil
+}
+
+// human has a CPU say what QEMU only tells people.
+func (m *monitor) human(cpu int, command string) (text string, err error) {
+	raw, err := m.do("human-monitor-command", map[string]any{"command-line": command, "cpu-index": cpu})
+	if err != nil {
+		return "", err
+	}
+	return text, json.Unmarshal(raw, &text)
 }
 
 // parseWords reads what the monitor's x says: an address, a colon, words. Of memory
