@@ -45,6 +45,7 @@ var programs = []program{
 	{name: "forks", rewritten: true},
 	{name: "stacks"},
 	{name: "selfmod", rewritten: true},
+	{name: "text", rewritten: true},
 }
 
 // common is linked to each program.

@@ -35,7 +35,11 @@ type container struct {
 func newContainer(l *lab.Lab, c config, image, id string) *container {
 	return &container{config: c, Box: &ctrbox.Box{
 		Lab: l, ID: id, Image: image, Runtime: c.runtime, XLibOS: c.xlibos, VCPUs: c.vcpus,
-		Args: []string{"--mount", "type=bind,src=" + folder + ",dst=" + mount + ",options=rbind:ro"},
+		Args: []string{
+			"--mount", "type=bind,src=" + folder + ",dst=" + mount + ",options=rbind:ro",
+			// Unlike /dev/shm, programs can be executed there.
+			"--mount", "type=tmpfs,src=tmpfs,dst=" + memory + ",options=nosuid:nodev",
+		},
 	}}
 }
 

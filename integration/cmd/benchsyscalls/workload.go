@@ -7,6 +7,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 )
 
 // workload is something that is timed in a container: a row of the table.
@@ -40,8 +42,11 @@ var (
 	milliseconds = unit{name: "ms", ns: 1e6}
 )
 
-// mount is where containers see the program.
-const mount = "/bench"
+// Where containers see the program, and have a file system in memory.
+const (
+	mount  = "/bench"
+	memory = "/mem"
+)
 
 // workloads are all, in the order of the table.
 var workloads = []workload{
@@ -66,7 +71,25 @@ var workloads = []workload{
 		name: "dd", title: "dd bs=1 count=200000", unit: milliseconds, calls: 400_000,
 		script: mount + "/" + programName + " SECONDS run dd if=/dev/zero of=/dev/null bs=1 count=200000", parse: parseSysbench,
 	},
+	{
+		name: "script", title: "50 commands of a shell script", unit: milliseconds, calls: 50,
+		image: inputs.DebianImage, prepare: scriptRoot,
+		script: mount + "/" + programName + " SECONDS run chroot " + scriptFolder +
+			" /bin/sh -c 'i=0; while [ $i -lt 50 ]; do /bin/true; i=$((i+1)); done'",
+		parse: parseSysbench,
+	},
 }
+
+// scriptRoot makes a root in memory with a shell, a command, and the C library that
+// both load: where the container's own root is differs, and would count.
+const (
+	scriptFolder = memory + "/root"
+	scriptRoot   = "mkdir -p " + scriptFolder + `/bin &&
+for f in /bin/dash /bin/true /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6; do
+	mkdir -p ` + scriptFolder + `${f%/*} && cp $f ` + scriptFolder + `$f || exit
+done
+mv ` + scriptFolder + "/bin/dash " + scriptFolder + "/bin/sh"
+)
 
 // sysbench is a workload of the program that takes so short that it tells the time
 // of one.

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Code of files, whose hot sites are hot in all processes that execute it: the file
+ * is what was written to it, for all that read it, and as soon as somebody writes to
+ * it, or looks at it as a debugger does, that is what is executed.
+ */
+#include "torture.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+
+#define RW (PROT_READ | PROT_WRITE)
+#define RX (PROT_READ | PROT_EXEC)
+#define TURNS 4
+#define CHILDREN 4
+
+/* Pages of the file, and sites in each, at places that the turn says. */
+#define PAGES 3
+#define SPACE 64
+#define SITES 16
+
+/* Those that all processes can share. */
+static const enum form forms[] = { FORM_ABS, FORM_NOP, FORM_STACK, FORM_CANCEL };
+
+static unsigned long seed = 0xc0de;
+
+static struct {
+	char path[32];
+	unsigned char bytes[PAGES * PAGE];
+	struct site site[PAGES][SITES];	/* as if the file began at bytes */
+} file;
+
+static void write_file(void)
+{
+	int fd = open(file.path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || pwrite(fd, file.bytes, sizeof(file.bytes), 0) != sizeof(file.bytes))
+		fail("write to a file in /tmp");
+	close(fd);
+}
+
+/* Other sites at the same places, so that none of them is known any more. */
+static void new_sites(void)
+{
+	static const int nrs[] = { SYS_getpid, SYS_getppid, SYS_getuid, SYS_getpgrp };
+
+	memset(file.bytes, 0xcc, sizeof(file.bytes));
+	for (int page = 0; page < PAGES; page++)
+		for (int i = 0; i < SITES; i++)
+			put_site(file.bytes + page * PAGE + i * SPACE, &file.site[page][i],
+				 forms[draw(&seed) % ARRAY_SIZE(forms)], nrs[draw(&seed) % ARRAY_SIZE(nrs)]);
+}
+
+static void make_file(void)
+{
+	int fd;
+
+	strcpy(file.path, "/tmp/torture-XXXXXX");
+	fd = mkostemp(file.path, O_CLOEXEC);
+	if (fd < 0)
+		fail("make a file in /tmp");
+	close(fd);
+	new_sites();
+	write_file();
+}
+
+static unsigned char *map_file(void)
+{
+	int fd = open(file.path, O_RDONLY | O_CLOEXEC);
+	void *p = mmap(NULL, sizeof(file.bytes), RX, MAP_PRIVATE, fd, 0);
+
+	if (fd < 0 || p == MAP_FAILED)
+		fail("map a file in /tmp");
+	close(fd);
+	return p;
+}
+
+static struct site site_in(const unsigned char *map, int page, int i)
+{
+	struct site s = file.site[page][i];
+
+	s.call = (void *)(map + ((unsigned char *)s.call - file.bytes));
+	s.start = (unsigned char *)map + (s.start - file.bytes);
+	return s;
+}
+
+static void all_work(const unsigned char *map, int times)
+{
+	for (int page = 0; page < PAGES; page++)
+		for (int i = 0; i < SITES; i++) {
+			struct site s = site_in(map, page, i);
+
+			works_n(&s, times);
+		}
+}
+
+/* How many sites a program would find rewritten if it looked at its own code. */
+static int rewritten(const unsigned char *map)
+{
+	int n = 0;
+
+	for (int page = 0; page < PAGES; page++)
+		for (int i = 0; i < SITES; i++) {
+			const struct site *s = &file.site[page][i];
+			size_t len = s->after - s->start;
+
+			n += memcmp(map + (s->start - file.bytes), s->start, len) != 0;
+		}
+	return n;
+}
+
+static void check_file(void)
+{
+	unsigned char bytes[sizeof(file.bytes)];
+	int fd = open(file.path, O_RDONLY | O_CLOEXEC);
+	void *p;
+
+	if (fd < 0 || pread(fd, bytes, sizeof(bytes), 0) != sizeof(bytes))
+		fail("read a file in /tmp");
+	if (memcmp(bytes, file.bytes, sizeof(bytes)))
+		bad("somebody who reads the file sees its code rewritten");
+	p = mmap(NULL, sizeof(bytes), PROT_READ, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		fail("mmap");
+	if (memcmp(p, file.bytes, sizeof(bytes)))
+		bad("somebody who maps the file sees its code rewritten");
+	munmap(p, sizeof(bytes));
+	close(fd);
+}
+
+static void in_child(void (*run)(void), const char *what)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		fail("fork");
+	if (!pid) {
+		learn();
+		run();
+		_exit(0);
+	}
+	status = reap(pid);
+	if (status)
+		bad("a child that %s ended with %d", what, status);
+}
+
+static void heat_all(void)
+{
+	all_work(map_file(), HOT);
+}
+
+/* What one process has made hot, the next has from its first call. */
+static void inherited(void)
+{
+	make_file();
+	for (int turn = 0; turn < TURNS; turn++) {
+		unsigned char *map;
+		int n;
+
+		in_child(heat_all, "makes sites hot");
+		map = map_file();
+		all_work(map, 1);
+		n = rewritten(map);
+		/* One page may have been given up for memory that is needed elsewhere. */
+		if (rewriting() && n < SITES * (PAGES - 1))
+			bad("a new process has %d of %d sites rewritten", n, PAGES * SITES);
+		if (!rewriting() && n)
+			bad("%d sites are rewritten", n);
+		check_file();
+		munmap(map, sizeof(file.bytes));
+		new_sites();
+		write_file();
+	}
+	unlink(file.path);
+	ran(TURNS);
+}
+
+static bool looks_right(const unsigned char *map)
+{
+	return !memcmp(map, file.bytes, sizeof(file.bytes));
+}
+
+static void look_as_a_debugger(void)
+{
+	unsigned char *map = map_file(), bytes[64];
+	struct iovec here = { bytes, sizeof(bytes) }, there = { map + PAGE, sizeof(bytes) };
+
+	all_work(map, 1);
+	if (process_vm_readv(getpid(), &here, 1, &there, 1, 0) != sizeof(bytes))
+		fail("process_vm_readv");
+	if (memcmp(bytes, file.bytes + PAGE, sizeof(bytes)))
+		bad("a debugger sees rewritten code");
+	if (!looks_right(map))
+		bad("code that a debugger has looked at is rewritten");
+	all_work(map, HOT);
+	if (process_vm_readv(getpid(), &here, 1, &there, 1, 0) != sizeof(bytes))
+		fail("process_vm_readv");
+	if (memcmp(bytes, file.bytes + PAGE, sizeof(bytes)))
+		bad("a debugger sees code that is rewritten again");
+}
+
+static void write_to_memory(void)
+{
+	unsigned char *map = map_file();
+	struct site s = site_in(map, 0, 0), new;
+
+	all_work(map, 1);
+	if (mprotect(map, PAGE, RW))
+		fail("mprotect");
+	if (memcmp(map, file.bytes, PAGE))
+		bad("code that can be written is rewritten");
+	put_site((unsigned char *)s.call, &new, FORM_ABS, SYS_getppid);
+	if (mprotect(map, PAGE, RX))
+		fail("mprotect");
+	works_n(&new, HOT);
+	check_file();
+}
+
+/* The call for the end of a thread, whose stack is unmapped. */
+static void end_without_stack(void)
+{
+	asm volatile("xor %%esp, %%esp\n\tmov $5, %%edi\n\tjmp *%0" : : "r"(file.site[0][0].call));
+}
+
+static void without_stack(void)
+{
+	unsigned char *map = map_file();
+
+	for (int n = 0; n < HOT; n++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			no_crash_reports();
+			file.site[0][0] = site_in(map, 0, 0);
+			end_without_stack();
+		}
+		status = reap(pid);
+		if (status != 5) {
+			bad("a call without a stack: the child ended with %d", status);
+			return;
+		}
+	}
+}
+
+/* Each of those who depart from the file is alone with that. */
+static void own_ways(void)
+{
+	make_file();
+	for (int turn = 0; turn < TURNS; turn++) {
+		in_child(heat_all, "makes sites hot");
+		in_child(look_as_a_debugger, "looks at its code");
+		in_child(write_to_memory, "writes to its code");
+		in_child(heat_all, "makes sites hot");
+		new_sites();
+		put_site(file.bytes, &file.site[0][0], FORM_ABS, SYS_exit);
+		write_file();
+		in_child(without_stack, "makes calls without a stack");
+		new_sites();
+		write_file();
+	}
+	unlink(file.path);
+	ran(TURNS);
+}
+
+/* Processes have the file mapped while it is written to, but wait for that. */
+
+static struct {
+	atomic_int phase, done;	/* the writer's; the children's that have come so far */
+} *common;
+
+static void wait_for(atomic_int *n, int value)
+{
+	double end = now() + 60;
+
+	while (*n < value) {
+		if (now() > end) {
+			bad("a process waits for others that do not come");
+			_exit(1);
+		}
+		doze(0.0005);
+	}
+}
+
+static void execute_what_is_written(int child)
+{
+	unsigned long state = child;
+	unsigned char *map = map_file();
+
+	for (int turn = 0; turn < TURNS; turn++) {
+		wait_for(&common->phase, 2 * turn + 1);
+		all_work(map, draw(&state) % HOT);
+		common->done++;
+		wait_for(&common->phase, 2 * turn + 2);
+		new_sites();	/* the same as the writer's */
+		all_work(map, 1);
+		common->done++;
+	}
+}
+
+static void written(void)
+{
+	make_file();
+	common = mmap(NULL, sizeof(*common), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (common == MAP_FAILED)
+		fail("mmap");
+	for (int i = 0; i < CHILDREN; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			learn();
+			execute_what_is_written(i + 1);
+			_exit(0);
+		}
+	}
+	for (int turn = 0; turn < TURNS; turn++) {
+		common->phase++;
+		wait_for(&common->done, CHILDREN * (2 * turn + 1));
+		new_sites();
+		write_file();
+		common->phase++;
+		wait_for(&common->done, CHILDREN * (2 * turn + 2));
+	}
+	for (int i = 0; i < CHILDREN; i++) {
+		int status = reap(-1);
+
+		if (status)
+			bad("a child ended with %d", status);
+	}
+	munmap(common, sizeof(*common));
+	unlink(file.path);
+	ran(TURNS);
+}
+
+/* What is cut off is not there any more, and zero is what is left of a page. */
+
+static void beyond_the_end(void)
+{
+	unsigned char *map = map_file();
+
+	no_crash_reports();
+	all_work(map, 1);
+	if (truncate(file.path, PAGE + 32))
+		fail("truncate");
+	for (int i = 32; i < PAGE; i++)
+		if (map[PAGE + i]) {
+			bad("behind the end of the file is %#x", map[PAGE + i]);
+			break;
+		}
+	((volatile unsigned char *)map)[2 * PAGE];
+}
+
+static void truncated(void)
+{
+	make_file();
+	for (int turn = 0; turn < TURNS; turn++) {
+		pid_t pid;
+		int status;
+
+		in_child(heat_all, "makes sites hot");
+		pid = fork();
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			learn();
+			beyond_the_end();
+			_exit(0);
+		}
+		status = reap(pid);
+		if (status != 256 + SIGBUS)
+			bad("a child beyond the end of the file ended with %d", status);
+		write_file();
+	}
+	unlink(file.path);
+	ran(TURNS);
+}
+
+/* Many find the same sites at the same time. */
+
+static unsigned char *racing;
+
+static void *race(void *from)
+{
+	unsigned long state = (unsigned long)from;
+
+	for (int n = 0; n < 4 * SITES * PAGES; n++) {
+		unsigned long r = draw(&state);
+		struct site s = site_in(racing, r % PAGES, r / PAGES % SITES);
+
+		works_n(&s, 20);
+	}
+	return NULL;
+}
+
+static void race_with_threads(void)
+{
+	pthread_t t[2];
+
+	racing = map_file();
+	for (unsigned long i = 0; i < 2; i++)
+		if (pthread_create(&t[i], NULL, race, (void *)(getpid() * 2 + i)))
+			fail("pthread_create");
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+}
+
+static void raced(void)
+{
+	make_file();
+	for (int turn = 0; turn < 2; turn++) {
+		pid_t pid[CHILDREN];
+
+		for (int i = 0; i < CHILDREN; i++) {
+			pid[i] = fork();
+			if (pid[i] < 0)
+				fail("fork");
+			if (!pid[i]) {
+				learn();
+				race_with_threads();
+				_exit(0);
+			}
+		}
+		for (int i = 0; i < CHILDREN; i++) {
+			int status = reap(pid[i]);
+
+			if (status)
+				bad("a child ended with %d", status);
+		}
+		check_file();
+		new_sites();
+		write_file();
+	}
+	unlink(file.path);
+	ran(2);
+}
+
+const struct test tests[] = {
+	{ "inherited", inherited },
+	{ "own ways", own_ways },
+	{ "written", written },
+	{ "truncated", truncated },
+	{ "raced", raced },
+	{ NULL, NULL },
+};
