@@ -275,7 +275,7 @@ static struct {
 
 static void wait_for(atomic_int *n, int value)
 {
-	double end = now() + 60;
+	double end = now() + 200;
 
 	while (*n < value) {
 		if (now() > end) {
