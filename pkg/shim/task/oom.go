@@ -46,6 +46,7 @@ func (c *container) watchOOM() {
 			return // the container has ended
 		case err == nil:
 			known = r.OomKills
+			c.gate.settle()
 			c.reportOOM(known)
 		case errdefs.IsNotImplemented(err), errdefs.IsNotFound(err):
 			log.L.WithError(err).WithField("id", c.id).Warn("the agent does not tell of OOM before a process ends")
