@@ -48,6 +48,10 @@ const (
 	memory = "/mem"
 )
 
+// timed begins a script that is timed by the program, which takes a workload's name,
+// or "run" and a command, for an argument.
+const timed = mount + "/" + programName + " SECONDS "
+
 // workloads are all, in the order of the table.
 var workloads = []workload{
 	sysbench("getpid", "getpid"),
@@ -65,16 +69,16 @@ var workloads = []workload{
 	sysbench("exec", "fork, exec, wait"),
 	{
 		name: "libc", title: "80,000 calls by libc", unit: milliseconds, calls: 80_000,
-		script: mount + "/" + programName + " SECONDS libc", parse: parseSysbench,
+		script: timed + "libc", parse: parseSysbench,
 	},
 	{
 		name: "dd", title: "dd bs=1 count=200000", unit: milliseconds, calls: 400_000,
-		script: mount + "/" + programName + " SECONDS run dd if=/dev/zero of=/dev/null bs=1 count=200000", parse: parseSysbench,
+		script: timed + "run dd if=/dev/zero of=/dev/null bs=1 count=200000", parse: parseSysbench,
 	},
 	{
 		name: "script", title: "50 commands of a shell script", unit: milliseconds, calls: 50,
 		image: inputs.DebianImage, prepare: scriptRoot,
-		script: mount + "/" + programName + " SECONDS run chroot " + scriptFolder +
+		script: timed + "run chroot " + scriptFolder +
 			" /bin/sh -c 'i=0; while [ $i -lt 50 ]; do /bin/true; i=$((i+1)); done'",
 		parse: parseSysbench,
 	},
@@ -96,7 +100,7 @@ mv ` + scriptFolder + "/bin/dash " + scriptFolder + "/bin/sh"
 func sysbench(name, title string) workload {
 	return workload{
 		name: name, title: title, unit: nanoseconds, calls: 1,
-		script: mount + "/" + programName + " SECONDS " + name, parse: parseSysbench,
+		script: timed + name, parse: parseSysbench,
 	}
 }
 

@@ -52,6 +52,12 @@ static void new_sites(void)
 				 forms[draw(&seed) % ARRAY_SIZE(forms)], nrs[draw(&seed) % ARRAY_SIZE(nrs)]);
 }
 
+static void renew_file(void)
+{
+	new_sites();
+	write_file();
+}
+
 static void make_file(void)
 {
 	int fd;
@@ -61,8 +67,7 @@ static void make_file(void)
 	if (fd < 0)
 		fail("make a file in /tmp");
 	close(fd);
-	new_sites();
-	write_file();
+	renew_file();
 }
 
 static unsigned char *map_file(void)
@@ -129,10 +134,9 @@ static void check_file(void)
 	close(fd);
 }
 
-static void in_child(void (*run)(void), const char *what)
+static pid_t start(void (*run)(void))
 {
 	pid_t pid = fork();
-	int status;
 
 	if (pid < 0)
 		fail("fork");
@@ -141,9 +145,22 @@ static void in_child(void (*run)(void), const char *what)
 		run();
 		_exit(0);
 	}
-	status = reap(pid);
-	if (status)
-		bad("a child that %s ended with %d", what, status);
+	return pid;
+}
+
+/* ended waits for a child, or any if pid is -1, and tells whether it ended as it should. */
+static bool ended(pid_t pid, const char *what, int want)
+{
+	int status = reap(pid);
+
+	if (status != want)
+		bad("a child that %s ended with %d, want %d", what, status, want);
+	return status == want;
+}
+
+static void in_child(void (*run)(void), const char *what)
+{
+	ended(start(run), what, 0);
 }
 
 static void heat_all(void)
@@ -170,34 +187,34 @@ static void inherited(void)
 			bad("%d sites are rewritten", n);
 		check_file();
 		munmap(map, sizeof(file.bytes));
-		new_sites();
-		write_file();
+		renew_file();
 	}
 	unlink(file.path);
 	ran(TURNS);
 }
 
-static bool looks_right(const unsigned char *map)
+/* debugger_sees tells whether a debugger finds in map what is in the file. */
+static bool debugger_sees(unsigned char *map)
 {
-	return !memcmp(map, file.bytes, sizeof(file.bytes));
+	unsigned char bytes[64];
+	struct iovec here = { bytes, sizeof(bytes) }, there = { map + PAGE, sizeof(bytes) };
+
+	if (process_vm_readv(getpid(), &here, 1, &there, 1, 0) != sizeof(bytes))
+		fail("process_vm_readv");
+	return !memcmp(bytes, file.bytes + PAGE, sizeof(bytes));
 }
 
 static void look_as_a_debugger(void)
 {
-	unsigned char *map = map_file(), bytes[64];
-	struct iovec here = { bytes, sizeof(bytes) }, there = { map + PAGE, sizeof(bytes) };
+	unsigned char *map = map_file();
 
 	all_work(map, 1);
-	if (process_vm_readv(getpid(), &here, 1, &there, 1, 0) != sizeof(bytes))
-		fail("process_vm_readv");
-	if (memcmp(bytes, file.bytes + PAGE, sizeof(bytes)))
+	if (!debugger_sees(map))
 		bad("a debugger sees rewritten code");
-	if (!looks_right(map))
+	if (memcmp(map, file.bytes, sizeof(file.bytes)))
 		bad("code that a debugger has looked at is rewritten");
 	all_work(map, HOT);
-	if (process_vm_readv(getpid(), &here, 1, &there, 1, 0) != sizeof(bytes))
-		fail("process_vm_readv");
-	if (memcmp(bytes, file.bytes + PAGE, sizeof(bytes)))
+	if (!debugger_sees(map))
 		bad("a debugger sees code that is rewritten again");
 }
 
@@ -218,33 +235,26 @@ static void write_to_memory(void)
 	check_file();
 }
 
+/* The file, for what children do together. */
+static unsigned char *mapped;
+
+#define ENDED 5
+
 /* The call for the end of a thread, whose stack is unmapped. */
 static void end_without_stack(void)
 {
-	asm volatile("xor %%esp, %%esp\n\tmov $5, %%edi\n\tjmp *%0" : : "r"(file.site[0][0].call));
+	struct site s = site_in(mapped, 0, 0);
+
+	no_crash_reports();
+	asm volatile("xor %%esp, %%esp\n\tjmp *%0" : : "r"(s.call), "D"(ENDED));
 }
 
 static void without_stack(void)
 {
-	unsigned char *map = map_file();
-
-	for (int n = 0; n < HOT; n++) {
-		pid_t pid = fork();
-		int status;
-
-		if (pid < 0)
-			fail("fork");
-		if (!pid) {
-			no_crash_reports();
-			file.site[0][0] = site_in(map, 0, 0);
-			end_without_stack();
-		}
-		status = reap(pid);
-		if (status != 5) {
-			bad("a call without a stack: the child ended with %d", status);
+	mapped = map_file();
+	for (int n = 0; n < HOT; n++)
+		if (!ended(start(end_without_stack), "has no stack", ENDED))
 			return;
-		}
-	}
 }
 
 /* Each of those who depart from the file is alone with that. */
@@ -260,8 +270,7 @@ static void own_ways(void)
 		put_site(file.bytes, &file.site[0][0], FORM_ABS, SYS_exit);
 		write_file();
 		in_child(without_stack, "makes calls without a stack");
-		new_sites();
-		write_file();
+		renew_file();
 	}
 	unlink(file.path);
 	ran(TURNS);
@@ -286,9 +295,9 @@ static void wait_for(atomic_int *n, int value)
 	}
 }
 
-static void execute_what_is_written(int child)
+static void execute_what_is_written(void)
 {
-	unsigned long state = child;
+	unsigned long state = getpid();
 	unsigned char *map = map_file();
 
 	for (int turn = 0; turn < TURNS; turn++) {
@@ -308,31 +317,17 @@ static void written(void)
 	common = mmap(NULL, sizeof(*common), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (common == MAP_FAILED)
 		fail("mmap");
-	for (int i = 0; i < CHILDREN; i++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			fail("fork");
-		if (!pid) {
-			learn();
-			execute_what_is_written(i + 1);
-			_exit(0);
-		}
-	}
+	for (int i = 0; i < CHILDREN; i++)
+		start(execute_what_is_written);
 	for (int turn = 0; turn < TURNS; turn++) {
 		common->phase++;
 		wait_for(&common->done, CHILDREN * (2 * turn + 1));
-		new_sites();
-		write_file();
+		renew_file();
 		common->phase++;
 		wait_for(&common->done, CHILDREN * (2 * turn + 2));
 	}
-	for (int i = 0; i < CHILDREN; i++) {
-		int status = reap(-1);
-
-		if (status)
-			bad("a child ended with %d", status);
-	}
+	for (int i = 0; i < CHILDREN; i++)
+		ended(-1, "executes what is written", 0);
 	munmap(common, sizeof(*common));
 	unlink(file.path);
 	ran(TURNS);
@@ -360,21 +355,8 @@ static void truncated(void)
 {
 	make_file();
 	for (int turn = 0; turn < TURNS; turn++) {
-		pid_t pid;
-		int status;
-
 		in_child(heat_all, "makes sites hot");
-		pid = fork();
-		if (pid < 0)
-			fail("fork");
-		if (!pid) {
-			learn();
-			beyond_the_end();
-			_exit(0);
-		}
-		status = reap(pid);
-		if (status != 256 + SIGBUS)
-			bad("a child beyond the end of the file ended with %d", status);
+		ended(start(beyond_the_end), "goes beyond the end of the file", 256 + SIGBUS);
 		write_file();
 	}
 	unlink(file.path);
@@ -383,15 +365,13 @@ static void truncated(void)
 
 /* Many find the same sites at the same time. */
 
-static unsigned char *racing;
-
 static void *race(void *from)
 {
 	unsigned long state = (unsigned long)from;
 
 	for (int n = 0; n < 4 * SITES * PAGES; n++) {
 		unsigned long r = draw(&state);
-		struct site s = site_in(racing, r % PAGES, r / PAGES % SITES);
+		struct site s = site_in(mapped, r % PAGES, r / PAGES % SITES);
 
 		works_n(&s, 20);
 	}
@@ -402,7 +382,7 @@ static void race_with_threads(void)
 {
 	pthread_t t[2];
 
-	racing = map_file();
+	mapped = map_file();
 	for (unsigned long i = 0; i < 2; i++)
 		if (pthread_create(&t[i], NULL, race, (void *)(getpid() * 2 + i)))
 			fail("pthread_create");
@@ -414,27 +394,12 @@ static void raced(void)
 {
 	make_file();
 	for (int turn = 0; turn < 2; turn++) {
-		pid_t pid[CHILDREN];
-
-		for (int i = 0; i < CHILDREN; i++) {
-			pid[i] = fork();
-			if (pid[i] < 0)
-				fail("fork");
-			if (!pid[i]) {
-				learn();
-				race_with_threads();
-				_exit(0);
-			}
-		}
-		for (int i = 0; i < CHILDREN; i++) {
-			int status = reap(pid[i]);
-
-			if (status)
-				bad("a child ended with %d", status);
-		}
+		for (int i = 0; i < CHILDREN; i++)
+			start(race_with_threads);
+		for (int i = 0; i < CHILDREN; i++)
+			ended(-1, "races", 0);
 		check_file();
-		new_sites();
-		write_file();
+		renew_file();
 	}
 	unlink(file.path);
 	ran(2);
