@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Puppet makes a running process call the kernel as if a guest had taken it
-// over: it stops its first thread, has it make system calls, and lets it go on.
+// over: it stops it, has its first thread make system calls, and lets it go on.
 // It tries what a back-end process must not be able to do and writes one line
 // for each attempt: what it was and the number of the error, 0 for success.
 //
@@ -9,9 +9,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -59,9 +61,11 @@ func xenDevice() (uint64, error) {
 	return st.Rdev, nil
 }
 
-// puppet is a stopped thread with a page of memory to put arguments in.
+// puppet is a process whose threads are stopped, the first of which makes calls,
+// with memory to put arguments in.
 type puppet struct {
 	pid    int
+	others []int // its other threads
 	saved  syscall.PtraceRegs
 	text   [8]byte
 	memory uint64
@@ -72,10 +76,7 @@ const memorySize = 64 << 10
 
 func seize(pid int) (*puppet, error) {
 	p := &puppet{pid: pid}
-	if err := syscall.PtraceAttach(pid); err != nil {
-		return nil, fmt.Errorf("attach to %d: %w", pid, err)
-	}
-	if err := p.wait(syscall.SIGSTOP); err != nil {
+	if err := p.stop(); err != nil { // the kernel lets all go when their tracer ends
 		return nil, err
 	}
 	if err := syscall.PtraceGetRegs(pid, &p.saved); err != nil {
@@ -98,10 +99,58 @@ func seize(pid int) (*puppet, error) {
 	return p, nil
 }
 
-func (p *puppet) wait(want syscall.Signal) error {
+// stop stops all threads. The code that is put in place of the first one's is
+// that of functions that all threads call: one that came there would die of the
+// int3, and the process with it.
+func (p *puppet) stop() error {
+	if err := attach(p.pid); err != nil {
+		return err
+	}
+	for more := true; more; { // until all that could start one are stopped
+		more = false
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+		if err != nil {
+			return err
+		}
+		for _, task := range tasks {
+			tid, err := strconv.Atoi(task.Name())
+			if err != nil {
+				return err
+			}
+			if tid == p.pid || slices.Contains(p.others, tid) {
+				continue
+			}
+			more = true
+			switch err := attach(tid); {
+			case errors.Is(err, unix.ESRCH): // ended
+			case err != nil:
+				return err
+			default:
+				p.others = append(p.others, tid)
+			}
+		}
+	}
+	return nil
+}
+
+func attach(tid int) error {
+	if err := syscall.PtraceAttach(tid); err != nil {
+		return fmt.Errorf("attach to %d: %w", tid, err)
+	}
+	return wait(tid, syscall.SIGSTOP)
+}
+
+func (p *puppet) detach() {
+	for _, tid := range append(p.others, p.pid) {
+		_ = syscall.PtraceDetach(tid)
+	}
+}
+
+// wait waits until a thread that is traced stops with a signal.
+func wait(tid int, want syscall.Signal) error {
 	for {
 		var ws syscall.WaitStatus
-		if _, err := syscall.Wait4(p.pid, &ws, syscall.WALL, nil); err != nil {
+		if _, err := syscall.Wait4(tid, &ws, syscall.WALL, nil); err != nil {
 			return fmt.Errorf("wait: %w", err)
 		}
 		switch {
@@ -111,7 +160,7 @@ func (p *puppet) wait(want syscall.Signal) error {
 			return nil
 		}
 		// Go's own signals, to be seen again when it runs.
-		if err := syscall.PtraceCont(p.pid, 0); err != nil {
+		if err := syscall.PtraceCont(tid, 0); err != nil {
 			return fmt.Errorf("go on: %w", err)
 		}
 	}
@@ -134,7 +183,7 @@ func (p *puppet) call(nr uint64, args ...uint64) (uint64, error) {
 	if err := syscall.PtraceCont(p.pid, 0); err != nil {
 		return 0, fmt.Errorf("go on: %w", err)
 	}
-	if err := p.wait(syscall.SIGTRAP); err != nil {
+	if err := wait(p.pid, syscall.SIGTRAP); err != nil {
 		return 0, err
 	}
 	if err := syscall.PtraceGetRegs(p.pid, &regs); err != nil {
@@ -167,5 +216,5 @@ func (p *puppet) release() {
 	}
 	_, _ = syscall.PtracePokeText(p.pid, uintptr(p.saved.Rip), p.text[:])
 	_ = syscall.PtraceSetRegs(p.pid, &p.saved)
-	_ = syscall.PtraceDetach(p.pid)
+	p.detach()
 }
