@@ -181,7 +181,9 @@ func newGuest(l *lab.Lab, id, mode string, vcpus int) *guest {
 		Lab: l, ID: id, Image: inputs.BusyboxImage, Runtime: ctrbox.Ours, XLibOS: mode, VCPUs: vcpus,
 		// The debug kernel wants more than a container has by itself.
 		Args: []string{"--annotation", "io.xcontainer.memory=512M",
-			"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro"},
+			"--mount", "type=bind,src=" + folder + ",dst=/torture,options=rbind:ro",
+			// The kernel's settings, to be written.
+			"--mount", "type=proc,src=proc,dst=/kernel,options=rw"},
 	}}
 }
 
