@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 )
 
 const (
@@ -112,15 +114,7 @@ func (s *story) start(flags, image string, argv ...string) (id string) {
 // remove ends a container and deletes it, whatever state it is in.
 func (s *story) remove(id string) {
 	s.Helper()
-	// A task that cannot be removed keeps its container.
-	r := s.sh(fmt.Sprintf(`
-id=%s
-task=$(ctr task rm -f "$id" 2>&1)
-container=$(ctr c rm "$id" 2>&1) && exit 0
-case $container in *": not found"*) exit 0;; esac
-echo "$task; $container" >&2
-exit 1`, id))
-	if r.code != 0 {
+	if r := s.sh(ctrbox.RemoveScript(id)); r.code != 0 {
 		s.Errorf("remove %s: %v", id, r)
 	}
 }

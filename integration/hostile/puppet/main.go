@@ -64,19 +64,20 @@ func xenDevice() (uint64, error) {
 // puppet is a process whose threads are stopped, the first of which makes calls,
 // with memory to put arguments in.
 type puppet struct {
-	pid    int
-	others []int // its other threads
-	saved  syscall.PtraceRegs
-	text   [8]byte
-	memory uint64
-	used   uint64
+	pid     int
+	threads []int // those that are stopped
+	saved   syscall.PtraceRegs
+	text    [8]byte
+	memory  uint64
+	used    uint64
 }
 
 const memorySize = 64 << 10
 
 func seize(pid int) (*puppet, error) {
 	p := &puppet{pid: pid}
-	if err := p.stop(); err != nil { // the kernel lets all go when their tracer ends
+	if err := p.stop(); err != nil {
+		p.detach()
 		return nil, err
 	}
 	if err := syscall.PtraceGetRegs(pid, &p.saved); err != nil {
@@ -103,11 +104,8 @@ func seize(pid int) (*puppet, error) {
 // that of functions that all threads call: one that came there would die of the
 // int3, and the process with it.
 func (p *puppet) stop() error {
-	if err := attach(p.pid); err != nil {
-		return err
-	}
-	for more := true; more; { // until all that could start one are stopped
-		more = false
+	for before := -1; before < len(p.threads); { // until all that could start one are stopped
+		before = len(p.threads)
 		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
 		if err != nil {
 			return err
@@ -117,16 +115,14 @@ func (p *puppet) stop() error {
 			if err != nil {
 				return err
 			}
-			if tid == p.pid || slices.Contains(p.others, tid) {
+			if slices.Contains(p.threads, tid) {
 				continue
 			}
-			more = true
 			switch err := attach(tid); {
-			case errors.Is(err, unix.ESRCH): // ended
-			case err != nil:
+			case err == nil:
+				p.threads = append(p.threads, tid)
+			case !errors.Is(err, unix.ESRCH): // it has not ended
 				return err
-			default:
-				p.others = append(p.others, tid)
 			}
 		}
 	}
@@ -141,7 +137,7 @@ func attach(tid int) error {
 }
 
 func (p *puppet) detach() {
-	for _, tid := range append(p.others, p.pid) {
+	for _, tid := range p.threads {
 		_ = syscall.PtraceDetach(tid)
 	}
 }

@@ -98,17 +98,22 @@ func (b *Box) Exec(ctx context.Context, limit time.Duration, script string) (str
 
 // Remove ends the container, if there is one, also after ctx has ended.
 func (b *Box) Remove(ctx context.Context) error {
-	_, err := In(context.WithoutCancel(ctx), b.Lab, setupLimit, fmt.Sprintf(`id=%s
-# A task that cannot be removed keeps its container.
-task=$(timeout 120 ctr task rm -f $id 2>&1)
-container=$(timeout 120 ctr c rm $id 2>&1) && exit 0
-case $container in *": not found"*) exit 0;; esac
-echo "$task; $container" >&2
-exit 1`, lab.Quote(b.ID)))
-	if err != nil {
+	if _, err := In(context.WithoutCancel(ctx), b.Lab, setupLimit, RemoveScript(b.ID)); err != nil {
 		return fmt.Errorf("remove the container: %w", err)
 	}
 	return nil
+}
+
+// RemoveScript is a script for dom0 that ends and deletes a container, whatever state
+// it is in. It fails if the container is still there, and says why.
+func RemoveScript(id string) string {
+	// A task that cannot be removed keeps its container.
+	return fmt.Sprintf(`id=%s
+task=$(timeout 120 ctr task rm -f "$id" 2>&1)
+container=$(timeout 120 ctr c rm "$id" 2>&1) && exit 0
+case $container in *": not found"*) exit 0;; esac
+echo "$task; $container" >&2
+exit 1`, lab.Quote(id))
 }
 
 // Logs is what the guest's kernel, if it has one, and the runtime said last.
