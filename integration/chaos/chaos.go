@@ -28,7 +28,7 @@ const (
 	// cleanLimit bounds the removal of a container afterwards, and settleLimit
 	// the end of what then still runs.
 	cleanLimit  = 90 * time.Second
-	settleLimit = 40 * time.Second
+	settleLimit = 2 * time.Minute
 	settlePoll  = 500 * time.Millisecond
 	fifoDir     = "/run/chaos"
 )
@@ -61,7 +61,7 @@ func (r *chaos) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.host.Close()
-	before, err := ctrd.Inventory()
+	before, err := ctrd.Here.Take()
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (r *chaos) live(ctx context.Context, n int, b blow, before []string) ([]str
 		problems = append(problems, err.Error())
 	}
 	os.RemoveAll(fifoDir)
-	more, now, err := ctrd.Left(before, settleLimit)
+	more, now, err := ctrd.Here.Left(before, settleLimit)
 	if err != nil {
 		return before, err
 	}

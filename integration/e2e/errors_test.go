@@ -143,7 +143,7 @@ func TestNoXen(t *testing.T) {
 	t.Cleanup(h.Close)
 	s := &story{T: t, m: h, limit: 3 * time.Minute}
 	s.wantCode(s.sh("ctr images import --local "+filepath.Join(images, inputs.ImagesFile)+" >/dev/null"), 0)
-	before, err := inventory(h)
+	before, err := host(h).Take()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,8 @@ import (
 	leaks "github.com/xcontainer/xcontainer/integration/internal/inventory"
 )
 
-// inventory lists what is on m, one item a line, sorted.
-func inventory(m machine) ([]string, error) {
-	return leaks.Host{Run: runner(m), StateDir: m.StateDir(), RootDir: m.RootDir(), HasXen: m.HasXen()}.Take()
+func host(m machine) leaks.Host {
+	return leaks.Host{Run: runner(m), StateDir: m.StateDir(), RootDir: m.RootDir(), HasXen: m.HasXen()}
 }
 
 // runner runs commands on m for package inventory.
@@ -45,20 +44,14 @@ var clean []string
 func checkLeaks(t *testing.T, m machine, before []string, limit time.Duration) {
 	t.Helper()
 	clean = nil
-	var left []string
-	for deadline := time.Now().Add(limit); ; time.Sleep(500 * time.Millisecond) {
-		after, err := inventory(m)
-		if err != nil {
-			t.Errorf("leak check: %v", err)
-			return
-		}
-		if left = added(before, after); len(left) == 0 {
-			clean = after
-			return
-		}
-		if time.Now().After(deadline) {
-			break
-		}
+	left, now, err := host(m).Left(before, limit)
+	if err != nil {
+		t.Errorf("leak check: %v", err)
+		return
+	}
+	if len(left) == 0 {
+		clean = now
+		return
 	}
 	t.Errorf("left behind after %v:\n\t%s", limit, strings.Join(left, "\n\t"))
 	purge(t, m, left)

@@ -23,7 +23,7 @@ const (
 const (
 	shortLimit = 2 * time.Minute // one or two containers
 	longLimit  = 8 * time.Minute // bulk data, many files
-	settle     = 30 * time.Second
+	settle     = 2 * time.Minute // see package inventory
 )
 
 // story is one test on the machine under test.
@@ -42,7 +42,7 @@ func begin(t *testing.T) *story {
 	before := clean
 	if before == nil {
 		var err error
-		if before, err = inventory(under); err != nil {
+		if before, err = host(under).Take(); err != nil {
 			t.Fatal(err)
 		}
 	}

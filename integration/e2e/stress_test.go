@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stressProgram reads and writes 64 files in 64 threads, runs 16 processes,
+// stressProgram reads and writes 32 files in 32 threads, runs 16 processes,
 // and copies its standard input to its standard output, all at once. Each part
 // checks its own bytes. It fails with a line on standard error.
 const stressProgram = `
@@ -53,7 +53,7 @@ def copy():
             break
         while b:
             b = b[os.write(1, b):]
-threads = [threading.Thread(target=files, args=(n,)) for n in range(64)]
+threads = [threading.Thread(target=files, args=(n,)) for n in range(32)]
 threads += [threading.Thread(target=process, args=(n,)) for n in range(16)]
 threads += [threading.Thread(target=copy)]
 for t in threads: t.start()
@@ -69,7 +69,7 @@ func TestStress(t *testing.T) {
 	s.limit = 12 * time.Minute
 	s.want(s.sh(fmt.Sprintf(`
 in=$(mktemp)
-head -c 16777216 /dev/urandom >$in
+head -c 8388608 /dev/urandom >$in
 want=$(sha256sum <$in)
 got=$({ $RUN --rm %s %s sh -c %s <$in; echo $? >$in.code; } | sha256sum)
 code=$(cat $in.code)
@@ -96,11 +96,11 @@ cd /; rm -rf $dir`, id))
 	s.want(r, 0, "1\n2\n3\n4\n5\n6\n")
 }
 
-// TestOneAfterAnother runs 50 containers in a row.
+// TestOneAfterAnother runs 16 containers in a row; make soak runs hundreds.
 func TestOneAfterAnother(t *testing.T) {
 	s := begin(t)
 	s.limit = 12 * time.Minute
-	const batches, size = 5, 10
+	const batches, size = 2, 8
 	for b := range batches {
 		r := s.sh(fmt.Sprintf(`
 for n in $(seq %d); do

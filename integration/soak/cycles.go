@@ -24,7 +24,7 @@ func (s *soak) cycles(ctx context.Context) error {
 	}
 	s.Say("%d containers to warm up", s.Warm)
 	time.Sleep(5 * time.Second) // shims end after their last answer
-	items, err := ctrd.Inventory()
+	items, err := ctrd.Here.Take()
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (s *soak) cycle(ctx context.Context, id string, n int) (err error) {
 
 // left checks that nothing is on the host that was not there before.
 func (s *soak) left(before []string, of string) {
-	more, _, err := ctrd.Left(before, settleTime)
+	more, _, err := ctrd.Here.Left(before, leftTime)
 	if err != nil {
 		s.Check(false, "what is left of the %s: %v", of, err)
 		return

@@ -29,7 +29,7 @@ const (
 // lives makes containers that are busy with system calls, with X-LibOS and without
 // by turns, pauses, updates and kills them.
 func (s *soak) lives(ctx context.Context) error {
-	items, err := ctrd.Inventory()
+	items, err := ctrd.Here.Take()
 	if err != nil {
 		return err
 	}

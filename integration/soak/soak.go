@@ -42,6 +42,7 @@ const (
 	callTimeout = 2 * time.Minute  // of one call to containerd, under emulation
 	settleTime  = 30 * time.Second // for a number to come back to where it was
 	settlePoll  = 500 * time.Millisecond
+	leftTime    = 2 * time.Minute // the same for what containers left: package inventory says why
 	// fifoDir has the named pipes of our processes.
 	fifoDir = "/run/soak"
 )
@@ -67,7 +68,7 @@ func (s *soak) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer s.host.Close()
-	before, err := ctrd.Inventory()
+	before, err := ctrd.Here.Take()
 	if err != nil {
 		return err
 	}

@@ -161,29 +161,8 @@ func Streams(dir string, in *bytes.Reader, out *Output) cio.Creator {
 	return cio.NewCreator(opts...)
 }
 
-// Inventory lists what is on this host.
-func Inventory() ([]string, error) {
-	return inventory.Host{Run: Command, StateDir: StateDir, RootDir: RootDir, HasXen: true}.Take()
-}
-
-// settlePoll is how often Left looks.
-const settlePoll = 500 * time.Millisecond
-
-// Left lists what is on this host and not in before, as soon as that is nothing,
-// at the latest after limit; and all that is there then.
-func Left(before []string, limit time.Duration) (more, now []string, err error) {
-	for deadline := time.Now().Add(limit); ; time.Sleep(settlePoll) {
-		now, err = Inventory()
-		if err == nil {
-			if more = inventory.Added(before, now); len(more) == 0 {
-				return nil, now, nil
-			}
-		}
-		if time.Now().After(deadline) {
-			return more, now, err
-		}
-	}
-}
+// Here is this host, for inventories.
+var Here = inventory.Host{Run: Command, StateDir: StateDir, RootDir: RootDir, HasXen: true}
 
 // DaemonPID is containerd's.
 func DaemonPID() (int, error) {

@@ -7,11 +7,13 @@ package inventory
 import (
 	"encoding/json"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
+	"time"
 )
 
-// script prints one line for each thing that a container may leave behind.
+// script prints one line for each thing that a container may leave behind and that
+// the kernel or a file system shows.
 // Its arguments are containerd's state and root directories. A task has its
 // bundle there, and a snapshot its directory.
 //
@@ -32,7 +34,6 @@ find "$state/s" "$state/fifo" "$state/io.containerd.runtime.v2.task" /run/contai
 sed -n 's|.* \(@*/.*containerd/s/.*\)|listener \1|p' /proc/net/unix | sort -u
 awk '/evtchn:/ {n++} END {print "eventchannels", n+0}' /proc/interrupts
 find /sys/fs/cgroup -mindepth 1 -type d -path '*/default/*' -prune 2>/dev/null | sed 's/^/cgroup /'
-ctr containers ls -q | sed 's/^/container /'
 find "$root"/io.containerd.snapshotter.v1.*/snapshots "$root/io.containerd.runtime.v2.task/default" -mindepth 1 -maxdepth 1 2>/dev/null |
 	sed 's/^/directory /'
 `
@@ -51,11 +52,33 @@ type Host struct {
 
 // Take lists what is on the host, sorted.
 func (h Host) Take() ([]string, error) {
+	seen, err := h.look()
+	if err != nil {
+		return nil, err
+	}
+	return h.ask(seen)
+}
+
+// look lists what the kernel and file systems show.
+func (h Host) look() ([]string, error) {
 	out, err := h.Run("sh", "-c", script, "sh", h.StateDir, h.RootDir)
 	if err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	items := strings.Split(strings.TrimSpace(out), "\n")
+	return strings.Split(strings.TrimSpace(out), "\n"), nil
+}
+
+// ask adds to seen what containerd and the hypervisor tell when asked, and sorts
+// it. Each question starts a program, which costs more than all that look does.
+func (h Host) ask(seen []string) ([]string, error) {
+	out, err := h.Run("ctr", "containers", "ls", "-q")
+	if err != nil {
+		return nil, fmt.Errorf("inventory: %w", err)
+	}
+	items := slices.Clone(seen)
+	for id := range strings.FieldsSeq(out) {
+		items = append(items, "container "+id)
+	}
 	if h.HasXen {
 		doms, err := Domains(h.Run)
 		if err != nil {
@@ -65,8 +88,35 @@ func (h Host) Take() ([]string, error) {
 			items = append(items, fmt.Sprintf("domain %d of %s", d.ID, d.Container))
 		}
 	}
-	sort.Strings(items)
+	slices.Sort(items)
 	return items, nil
+}
+
+// poll is how often Left looks.
+const poll = 500 * time.Millisecond
+
+// Left lists what is on the host and not in before, as soon as that is nothing, at
+// the latest after limit; and all that is there then. It asks only when nothing
+// more is seen.
+//
+// A limit is best some minutes: containerd removes the directories of snapshots when
+// it collects its garbage, and when that took long, it waits fifty times as long
+// before it does so again.
+func (h Host) Left(before []string, limit time.Duration) (more, now []string, err error) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(poll) {
+		last := time.Now().After(deadline)
+		now, err = h.look()
+		if err == nil && !last && len(Added(before, now)) > 0 {
+			continue
+		}
+		if err == nil {
+			now, err = h.ask(now)
+		}
+		more = Added(before, now)
+		if last || err == nil && len(more) == 0 {
+			return more, now, err
+		}
+	}
 }
 
 // Domain is one line of xcontainerctl ps --json.
