@@ -20,22 +20,29 @@ import (
 // Event channels that user space holds are counted in the interrupt table,
 // where each has a line with its owner's name; the guests' ends die with the
 // domains. Abstract and path sockets are both in /proc/net/unix.
+//
+// It runs after every test, and the start of a program is what costs time under
+// emulation: hence few of them.
 const script = `
 state=$1 root=$2
-for p in /proc/[0-9]*/exe; do echo "$p"; done | xargs ls -l 2>/dev/null |
-	sed -n 's|.* \(/proc/[0-9]*\)/exe -> \(.*\)|\1 \2|p' | grep -E '/(containerd-shim-|xcontainer)' |
-	while read -r dir exe; do
-		echo "process ${dir#/proc/} $exe $(tr '\0' ' ' <"$dir/cmdline" 2>/dev/null)"
+{
+ls -l /proc/[0-9]*/exe 2>/dev/null |
+	awk '/ -> .*\/(containerd-shim-|xcontainer)/ {sub(/^.* \/proc\//, ""); sub(/\/exe -> /, " "); print}' |
+	while read -r pid exe; do
+		echo "process $pid $exe $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
 	done
-awk -v s="$state/" 'index($5, s) == 1 || /nsfs/ {print "mount", $5}' /proc/self/mountinfo
-ls -d /run/netns/* 2>/dev/null | sed 's/^/netns /'
+awk -v s="$state/" '
+	FILENAME == "/proc/self/mountinfo" && (index($5, s) == 1 || /nsfs/) {print "mount", $5}
+	FILENAME == "/proc/net/unix" && $NF ~ /^@*\/.*containerd\/s\// {print "listener", $NF}
+	FILENAME == "/proc/interrupts" && /evtchn:/ {n++}
+	END {print "eventchannels", n+0}' /proc/self/mountinfo /proc/net/unix /proc/interrupts
+for n in /run/netns/*; do [ -e "$n" ] && echo "netns $n"; done
 find "$state/s" "$state/fifo" "$state/io.containerd.runtime.v2.task" /run/containerd/s /run/containerd/fifo /run/xcontainer \
-	-mindepth 1 -maxdepth 2 2>/dev/null | grep -v 'runtime.v2.task/[^/]*$' | sort -u | sed 's/^/file /'
-sed -n 's|.* \(@*/.*containerd/s/.*\)|listener \1|p' /proc/net/unix | sort -u
-awk '/evtchn:/ {n++} END {print "eventchannels", n+0}' /proc/interrupts
-find /sys/fs/cgroup -mindepth 1 -type d -path '*/default/*' -prune 2>/dev/null | sed 's/^/cgroup /'
-find "$root"/io.containerd.snapshotter.v1.*/snapshots "$root/io.containerd.runtime.v2.task/default" -mindepth 1 -maxdepth 1 2>/dev/null |
-	sed 's/^/directory /'
+	-mindepth 1 -maxdepth 2 \( ! -path '*.runtime.v2.task/*' -o -path '*.runtime.v2.task/*/*' \) -printf 'file %p\n' 2>/dev/null
+find /sys/fs/cgroup -mindepth 1 -type d -path '*/default/*' -prune -printf 'cgroup %p\n' 2>/dev/null
+find "$root"/io.containerd.snapshotter.v1.*/snapshots "$root/io.containerd.runtime.v2.task/default" -mindepth 1 -maxdepth 1 \
+	-printf 'directory %p\n' 2>/dev/null
+} | awk '!/^(file|listener) / || !had[$0]++'
 `
 
 // Run runs a command on the host and returns its standard output; a code other
@@ -69,7 +76,7 @@ func (h Host) look() ([]string, error) {
 }
 
 // ask adds to seen what containerd and the hypervisor tell when asked, and sorts
-// it. Each question starts a program, which costs more than all that look does.
+// it. Each question starts a program that takes as long as look.
 func (h Host) ask(seen []string) ([]string, error) {
 	out, err := h.Run("ctr", "containers", "ls", "-q")
 	if err != nil {
