@@ -149,7 +149,6 @@ static void handlers(void)
  * which the kernel counts in (hrtimer_nanosleep()). That much is left if the signal was
  * there before the sleep began.
  */
-#define ASKED 1.0
 static void sleeps(void)
 {
 	static struct site s[FORMS];
@@ -163,7 +162,7 @@ static void sleeps(void)
 		seal(p, PAGE);
 	}
 	for (int i = 0; i < 2 * n; i++) {
-		struct timespec t = { ASKED, 0 }, rest = { -1, -1 };
+		struct timespec t = { 1, 0 }, rest = { -1, -1 };
 		double begun, left, slept;
 		long r;
 
@@ -176,9 +175,9 @@ static void sleeps(void)
 		finish();
 		left = rest.tv_sec + rest.tv_nsec / 1e9;
 		want("interrupted", r == -EINTR && ends && !restarts, r);
-		if (left <= 0 || left > ASKED + slack || left < ASKED - slept)
-			bad("%s; syscall %d interrupted: %.6f s left of %.6f after %.6f", form_name[site->form], site->nr, left,
-			    ASKED, slept);
+		if (left <= 0 || left > t.tv_sec + slack || left < t.tv_sec - slept)
+			bad("%s; syscall %d interrupted: %.6f s left of %ld after %.6f", form_name[site->form], site->nr, left,
+			    (long)t.tv_sec, slept);
 	}
 }
 
