@@ -102,7 +102,7 @@ func TestProcessSettings(t *testing.T) {
 			`echo "$A" $PATH; pwd; hostname; ulimit -n; ulimit -Hn` + status,
 			"one two /usr/bin:/bin\n/made/here\nsome-name\n123\n456\n00000000aa0425db\n0\n"},
 		{"as a user", "--user 33 --cwd /tmp", `pwd; id -u` + status, "/tmp\n33\n0000000000000000\n1\n"},
-		{"hardly any CPU", "--cpu-quota 8000 --cpu-period 100000", "echo here", "here\n"},
+		{"hardly any CPU", "--cpu-quota 15000 --cpu-period 100000", "echo here", "here\n"},
 		{"capability missing", "--cap-drop CAP_CHOWN", `chown 33 /tmp 2>&1 | grep -o "not permitted"`, "not permitted\n"},
 	} {
 		s.sub(c.name, func(s *story) { s.want(s.run(c.flags, busybox, "sh", "-c", c.script), 0, c.stdout) })

@@ -24,7 +24,7 @@ type Config struct {
 // Long and Short are the two forms.
 var (
 	Long  = Config{Execs: 1000, From: 100, Cycles: 300, Warm: 20, Lives: 200}
-	Short = Config{Execs: 60, From: 30, Cycles: 12, Warm: 4, Lives: 4}
+	Short = Config{Execs: 40, From: 20, Cycles: 8, Warm: 4, Lives: 2}
 )
 
 // Tolerances, in bytes: a heap that is collected now and then, dom0's other
