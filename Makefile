@@ -82,8 +82,8 @@ torture: deps lab payload ## programs that try what X-LibOS may break, 10 minute
 torture-debug: deps lab payload libos-debug ## the same on a kernel that checks itself
 	@XLIBOS_KERNEL=debug $(TORTURE)
 
-torture-short: deps lab payload ## each for seconds, with X-LibOS whole and off
-	@XLIBOS_SECONDS=2 XLIBOS_MODES=full,off $(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
+torture-short: deps lab payload ## each for seconds, with X-LibOS whole, with its entry only, and off
+	@XLIBOS_SECONDS=2 $(GO) -C integration test -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
 
 soak: deps payload ## 1,000 execs, then 300 containers, then 200 paused, updated and killed, and what grows: 40 minutes under emulation
 	@$(GO) -C integration run ./cmd/soak

@@ -44,7 +44,7 @@ type callCounts struct {
 	Bounced   uint64 `json:"calls_bounced"`
 	// Share of the direct calls in per cent; not there before the first call.
 	Share   *float64          `json:"direct_percent,omitempty"`
-	Sites   map[string]uint64 `json:"sites"`   // rewritten, by form
+	Sites   map[string]uint64 `json:"sites"`   // rewritten, by form; "shared" are some of these once more
 	Refused map[string]uint64 `json:"refused"` // not rewritten, by reason
 	Other   map[string]uint64 `json:"other"`   // further counters of the kernel
 }
@@ -128,6 +128,7 @@ var forms = map[string]string{
 	"stack":  "number on the stack",
 	"cancel": "cancellable calls of glibc 2.41",
 	"near":   "through a stub near the code",
+	"shared": "of these, for all processes at once",
 }
 
 func (n callCounts) print(out io.Writer) error {

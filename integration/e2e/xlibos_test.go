@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 )
 
 // TestTwoKernels: a container that never has more than one virtual CPU runs on the
@@ -29,14 +31,11 @@ func TestTwoKernels(t *testing.T) {
 func TestXLibOSModes(t *testing.T) {
 	onXen(t)
 	s := begin(t)
-	for _, c := range []struct {
-		flags, option string
-		modes         string // that the kernel may say
-	}{
-		{"", "", "bounce shared"},
-		{"--annotation io.xcontainer.xlibos=full", "", "bounce shared"},
-		{"--annotation io.xcontainer.xlibos=entry", "xlibos=entry", "bounce shared"},
-		{"--annotation io.xcontainer.xlibos=off", "xlibos=off", "off"},
+	for _, c := range []struct{ flags, option string }{
+		{"", ""},
+		{"--annotation io.xcontainer.xlibos=full", ""},
+		{"--annotation io.xcontainer.xlibos=entry", "xlibos=entry"},
+		{"--annotation io.xcontainer.xlibos=off", "xlibos=off"},
 	} {
 		s.sub("mode "+c.option, func(s *story) {
 			id := s.start(c.flags, busybox, "sleep", "1000")
@@ -62,10 +61,15 @@ func TestXLibOSModes(t *testing.T) {
 			if err := json.Unmarshal([]byte(r.stdout), &n); err != nil {
 				s.Fatalf("%v in %v", err, r)
 			}
-			if n.Container != id || !strings.Contains(" "+c.modes+" ", " "+n.Mode+" ") {
-				s.Errorf("mode %q of %s, want one of %s", n.Mode, n.Container, c.modes)
+			xen, off := under.(labHost).lab.State().Xen, c.option == "xlibos=off"
+			right := ctrbox.XLibOS{Mode: n.Mode}.OnAs(xen)
+			if off {
+				right = n.Mode == ctrbox.ModeOff
 			}
-			if c.modes == "off" && n.Direct > 0 || c.option == "" && n.Direct < 3900 {
+			if n.Container != id || !right {
+				s.Errorf("mode %q of %s, on Xen %s", n.Mode, n.Container, xen)
+			}
+			if off && n.Direct > 0 || c.option == "" && n.Direct < 3900 {
 				s.Errorf("%d calls without Xen", n.Direct)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
@@ -31,10 +32,17 @@ var selftestsLibraries = []string{"libcap-dev", "libcap2", "libnuma-dev", "libnu
 //go:embed selftests-cc
 var selftestsCompiler []byte
 
-// Selftests builds folders of tools/testing/selftests of the guest kernel's source
-// for x86-64, or finds them in the cache c. dir has the same folders, with the
-// programs that could be built: some need what not every machine has.
-func Selftests(ctx context.Context, c *cache.Cache, folders []string, progress func(what string)) (dir string, err error) {
+// Selftests builds the folders of tools/testing/selftests of the guest kernel's source
+// that programs (FOLDER/PROGRAM) are in, for x86-64, or finds them in the cache c. dir
+// has the same folders, with the programs that could be built: some need what not every
+// machine has. Those that were asked for must be there.
+func Selftests(ctx context.Context, c *cache.Cache, programs []string, progress func(what string)) (dir string, err error) {
+	var folders []string
+	for _, p := range programs {
+		if f, _, _ := strings.Cut(p, "/"); !slices.Contains(folders, f) {
+			folders = append(folders, f)
+		}
+	}
 	if progress == nil {
 		progress = func(string) {}
 	}
@@ -60,8 +68,11 @@ func Selftests(ctx context.Context, c *cache.Cache, folders []string, progress f
 		}
 		parts = append(parts, version)
 	}
-	b := &selftests{build: build{deb: debs[0], progress: progress}, libraries: debs[1:], folders: folders}
-	return c.Dir(ctx, "selftests", cache.KeyOf(parts...), b.run)
+	b := &selftests{build: build{deb: debs[0], progress: progress}, libraries: debs[1:], folders: folders, programs: programs}
+	if dir, err = c.Dir(ctx, "selftests", cache.KeyOf(parts...), b.run); err != nil {
+		return "", err
+	}
+	return dir, b.complete(dir) // it may be of a time when others were asked for
 }
 
 // selftests is one run of Selftests.
@@ -69,6 +80,17 @@ type selftests struct {
 	build
 	libraries []apt.Deb
 	folders   []string
+	programs  []string // that must be there
+}
+
+// complete is an error if a program is not there.
+func (b *selftests) complete(dir string) error {
+	for _, p := range b.programs {
+		if _, err := os.Stat(filepath.Join(dir, p)); err != nil {
+			return fmt.Errorf("kernelbuild: the selftest %s was not built: %w", p, err)
+		}
+	}
+	return nil
 }
 
 // run fills dir. The project's patches have no tests and are left out, so that the
@@ -93,7 +115,8 @@ func (b *selftests) run(ctx context.Context, dir string) error {
 	if err := run(ctx, tree, "make", "-s", "O=headers", "ARCH=x86_64", "headers"); err != nil {
 		return err
 	}
-	// One that cannot be built must not stop the others: make's answer says nothing.
+	// One that cannot be built must not stop the others: make's answer says nothing, if
+	// all are there that are needed.
 	cmd := srcbuild.Command(ctx, filepath.Join(tree, "tools/testing/selftests"), []string{"SELFTESTS_LIBRARIES=" + libs},
 		"make", "-s", "-k", "O=", "BUILD="+out, "CC="+cc, "TARGETS="+strings.Join(b.folders, " "),
 		"KHDR_INCLUDES=-isystem "+filepath.Join(tree, "headers/usr/include"), "all")
@@ -108,6 +131,9 @@ func (b *selftests) run(ctx context.Context, dir string) error {
 		if err := takeSelftests(ctx, filepath.Join(out, f), filepath.Join(dir, f)); err != nil {
 			return errors.Join(err, failure)
 		}
+	}
+	if err := b.complete(dir); err != nil {
+		return errors.Join(err, failure)
 	}
 	if err := os.RemoveAll(work); err != nil {
 		return fmt.Errorf("kernelbuild: remove the source tree: %w", err)

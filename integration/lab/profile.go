@@ -125,13 +125,13 @@ func (m *monitor) do(command string, args any) (json.RawMessage, error) {
 // look stops the machine, since an emulated CPU knows its instruction pointer only
 // between two blocks of code, and reads all registers.
 func (m *monitor) look() (s []Sample, err error) {
-	if _, err := m.do("stop", nil); err != nil {
-		return nil, err
-	}
-	defer func() {
+	defer func() { // also if the answer to stop is lost
 		_, cerr := m.do("cont", nil)
 		err = errors.Join(err, cerr)
 	}()
+	if _, err := m.do("stop", nil); err != nil {
+		return nil, err
+	}
 	text, err := m.human(0, "info registers -a")
 	if err != nil {
 		return nil, err

@@ -68,7 +68,9 @@ func (l *life) run(ctx context.Context) (err error) {
 	defer cancel()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.host.Remove(context.WithoutCancel(ctx), l.id))
+			rmCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+			defer cancel()
+			err = errors.Join(err, l.host.Remove(rmCtx, l.id))
 		}
 	}()
 	c, err := l.host.NewWith(ctx, l.id, []oci.SpecOpts{

@@ -105,7 +105,8 @@ func (c Comparison) Replace(units []string, again map[string]Results) {
 // Verdict is what is said about a comparison.
 type Verdict struct {
 	Tally tally.Tally
-	Lines []string // one for each failure, and for each known difference
+	Alike int      // how many of those that passed fail in all modes
+	Lines []string // one for each of these, each failure, and each known difference
 }
 
 // explain finds the entry for a test. One of a mode's list is only for a test that
@@ -122,10 +123,19 @@ func (c Comparison) explain(known Lists, test string, status []Status) (mode, en
 	return "", "", false
 }
 
+// shows tells whether the modes that are compared are those between which the known
+// differences of one, or AnyMode, are.
+func (c Comparison) shows(mode string) bool {
+	if mode != AnyMode {
+		return len(c.Modes) > 1
+	}
+	return slices.Contains(c.Modes, ModeOff) && (slices.Contains(c.Modes, ModeFull) || slices.Contains(c.Modes, ModeEntry))
+}
+
 // Judge counts a test with the same result in all modes as passed, if it was not
-// skipped in all, and a known difference as skipped. A difference that is not known
-// has failed, and so has an entry of known that explains none; units are those that
-// were run, and only their entries are looked at.
+// skipped in all, and a known difference as skipped. That a test fails in all is said.
+// A difference that is not known has failed, and so has an entry of known that explains
+// none; units are those that were run, and only their entries are looked at.
 func (c Comparison) Judge(known Lists, units []string) Verdict {
 	var v Verdict
 	used := map[[2]string]bool{}
@@ -137,6 +147,10 @@ func (c Comparison) Judge(known Lists, units []string) Verdict {
 			v.Tally.Skipped++
 		case same(s):
 			v.Tally.Passed++
+			if s[0] == Fail {
+				v.Alike++
+				v.Lines = append(v.Lines, "fails   "+c.String(Difference{name, s}))
+			}
 		case ok:
 			used[[2]string{mode, entry}] = true
 			v.Tally.Skipped++
@@ -147,6 +161,9 @@ func (c Comparison) Judge(known Lists, units []string) Verdict {
 		}
 	}
 	for _, mode := range slices.Sorted(maps.Keys(known)) {
+		if !c.shows(mode) {
+			continue
+		}
 		for _, entry := range slices.Sorted(maps.Keys(known[mode])) {
 			if !used[[2]string{mode, entry}] && slices.Contains(units, unitOf(entry)) {
 				v.Tally.Failed++

@@ -26,14 +26,14 @@ func TestJudge(t *testing.T) {
 		lines []string
 	}{
 		"nothing known": {nil, units, tally.Tally{Passed: 3, Failed: 4, Skipped: 1}, []string{
-			"DIFFERS a:1: full pass, off fail", "DIFFERS b:1: full fail, off missing",
-			"DIFFERS c: full broken, off broken", "DIFFERS d: full pass, off skip"}},
+			"DIFFERS a:1: full pass, off fail", "fails   a:2: full fail, off fail", "DIFFERS b:1: full fail, off missing",
+			"DIFFERS c: full broken, off broken", "DIFFERS d: full pass, off skip", "fails   e: full fail, off fail"}},
 		"some known": {Known{"a:1": "why", "b:*": "b's reason", "c": "hangs"}, units, tally.Tally{Passed: 3, Failed: 1, Skipped: 4}, []string{
-			"known   a:1: full pass, off fail (why)", "known   b:1: full fail, off missing (b's reason)",
-			"known   c: full broken, off broken (hangs)", "DIFFERS d: full pass, off skip"}},
+			"known   a:1: full pass, off fail (why)", "fails   a:2: full fail, off fail", "known   b:1: full fail, off missing (b's reason)",
+			"known   c: full broken, off broken (hangs)", "DIFFERS d: full pass, off skip", "fails   e: full fail, off fail"}},
 		"no longer": {Known{"a:2": "old", "e:9": "gone", "other": "not run"}, units, tally.Tally{Passed: 3, Failed: 6, Skipped: 1}, []string{
-			"DIFFERS a:1: full pass, off fail", "DIFFERS b:1: full fail, off missing",
-			"DIFFERS c: full broken, off broken", "DIFFERS d: full pass, off skip",
+			"DIFFERS a:1: full pass, off fail", "fails   a:2: full fail, off fail", "DIFFERS b:1: full fail, off missing",
+			"DIFFERS c: full broken, off broken", "DIFFERS d: full pass, off skip", "fails   e: full fail, off fail",
 			"STALE   a:2 is listed as a difference and is none: old", "STALE   e:9 is listed as a difference and is none: gone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,6 +58,28 @@ func TestJudgeOfAMode(t *testing.T) {
 	want := []string{"known   a: full pass, off pass, runc fail (old kernel)", "DIFFERS a:1: full pass, off fail, runc fail"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q first", v.Lines, want)
+	}
+}
+
+// What is known says nothing of modes between which it is not.
+func TestJudgeWithoutTheModes(t *testing.T) {
+	known := Lists{AnyMode: {"a": "the table"}, "runc": {"b": "an older kernel"}}
+	results := Results{"a": Pass, "b": Pass, "c": Fail}
+	for _, test := range []struct {
+		modes []string
+		stale int
+	}{
+		{[]string{"runc"}, 0}, {[]string{"off"}, 0}, {[]string{"full", "entry"}, 1}, {[]string{"full", "runc"}, 1},
+		{[]string{"full", "off"}, 2}, {[]string{"off", "entry", "runc"}, 2},
+	} {
+		c := Comparison{Modes: test.modes, Results: map[string]Results{}}
+		for _, m := range test.modes {
+			c.Results[m] = results
+		}
+		v := c.Judge(known, []string{"a", "b", "c"})
+		if v.Tally.Failed != test.stale || v.Tally.Passed != 3 || v.Alike != 1 || !strings.HasPrefix(v.Lines[0], "fails   c: ") {
+			t.Errorf("%q: %v, %d fail alike, %q; want %d failures", test.modes, v.Tally, v.Alike, v.Lines, test.stale)
+		}
 	}
 }
 

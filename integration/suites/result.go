@@ -5,6 +5,7 @@ package suites
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,9 +87,15 @@ func (s *Suite) Results(unit string, o Output) Results {
 	return r
 }
 
-// whole judges a unit by its exit code.
+// notRun is in the output of a program that the dynamic linker has given up.
+var notRun = regexp.MustCompile(`error while loading shared libraries|: version .?GLIBC_[0-9.]+. not found`)
+
+// whole judges a unit by its exit code. One that could not be run has tested nothing:
+// a shell then says 126 or 127.
 func (s *Suite) whole(o Output, tests int) Status {
 	switch {
+	case o.Code == 126 || o.Code == 127 || tests == 0 && notRun.MatchString(o.Text):
+		return Broken
 	case s.SkipCode != 0 && o.Code == s.SkipCode:
 		return Skip
 	case tests == 0 && !s.CodeOnly:

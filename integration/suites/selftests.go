@@ -6,9 +6,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,21 +70,14 @@ func selftestProgram(unit string) (folder, program, args string) {
 
 func buildSelftests(ctx context.Context, b Builder) (Material, error) {
 	units := selftestUnits()
-	var folders []string
-	for _, u := range units {
-		if f, _, _ := selftestProgram(u); !slices.Contains(folders, f) {
-			folders = append(folders, f)
-		}
-	}
-	dir, err := kernelbuild.Selftests(ctx, b.Cache, folders, b.Progress)
-	if err != nil {
-		return Material{}, err
-	}
+	var programs []string
 	for _, u := range units {
 		folder, program, _ := selftestProgram(u)
-		if _, err := os.Stat(filepath.Join(dir, folder, program)); err != nil {
-			return Material{}, fmt.Errorf("suites: selftests.txt has a program that was not built: %w", err)
-		}
+		programs = append(programs, folder+"/"+program)
+	}
+	dir, err := kernelbuild.Selftests(ctx, b.Cache, programs, b.Progress)
+	if err != nil {
+		return Material{}, err
 	}
 	return Material{Image: inputs.DebianImage, Folder: dir, Units: units}, nil
 }

@@ -81,6 +81,10 @@ func TestUnitAsAWhole(t *testing.T) {
 		"has only a bad code":  {codeOnly, Output{Text: "[FAIL]\n", Code: 1}, Results{"u": Fail}},
 		"cannot be run":        {codeOnly, Output{Code: 4}, Results{"u": Skip}},
 		"code 4 without sense": {strict, Output{Text: "ok 1\n", Code: 4}, Results{"u:1": Pass, "u": Fail}},
+		"is not there":         {codeOnly, Output{Text: "sh: stress-ng: not found\n", Code: 127}, Results{"u": Broken}},
+		"is not there, strict": {strict, Output{Text: "ok 1 a\n", Code: 127}, Results{"u:1 a": Pass, "u": Broken}},
+		"has no library":       {codeOnly, Output{Text: "x: error while loading shared libraries: y\n", Code: 1}, Results{"u": Broken}},
+		"has an old library":   {codeOnly, Output{Text: "./x: /lib/libc.so.6: version `GLIBC_2.38' not found\n", Code: 1}, Results{"u": Broken}},
 		"does not end":         {codeOnly, Output{Text: "ok 1 a\n", Broken: "did not end"}, Results{"u": Broken}},
 	} {
 		t.Run(name, func(t *testing.T) { wantResults(t, test.suite.Results("u", test.out), test.want) })

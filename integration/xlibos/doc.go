@@ -4,10 +4,10 @@
 // containers on real Xen.
 //
 // torture has them: each looks at one thing that rewriting system calls, or
-// entering the kernel by a call, may break, and passes on any Linux. They run on
-// the kernel for one processor and on that for more, with X-LibOS whole, with its
-// entry only, and off. The kernel's log must have no warning afterwards, and
-// /proc/xlibos must tell that sites were rewritten where they were to be.
+// entering the kernel by a call, may break, and passes on any Linux. They run with
+// X-LibOS whole on the kernel for one processor and on that for more, and on the first
+// also with its entry only, and with it off. The kernel's log must have no warning
+// afterwards, and /proc/xlibos must tell that sites were rewritten where they were to be.
 //
 // bench has the program that cmd/benchsyscalls measures with, and what its servers need.
 package xlibos

@@ -88,7 +88,7 @@ func TestMarkdown(t *testing.T) {
 
 func TestMarkdownInPart(t *testing.T) {
 	r := sample(1000)
-	r.columns = r.columns[5:6] // Way A, full, without anything to compare it with
+	r.columns = r.columns[5:6] // Xen, full, without anything to compare it with
 	delete(r.columns[0].results, "read")
 	r.columns[0].results["fork"] = result{figure{100, 300}, calls{1, 3}}
 	r.columns[0].failure = "read: no | answer"
@@ -101,7 +101,7 @@ func TestMarkdownInPart(t *testing.T) {
 		t.Errorf("read: %q", got)
 	}
 	for _, want := range []string{
-		"* Way A, full, UP: fork 25.0 %\n", "* Way A, full, UP: fork 3.0\n", "* Way A, full, UP: read: no | answer\n", "(KVM)",
+		"* Xen, full, UP: fork 25.0 %\n", "* Xen, full, UP: fork 3.0\n", "* Xen, full, UP: read: no | answer\n", "(KVM)",
 	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)

@@ -71,7 +71,7 @@ func (c *container) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("first command in the container: %w", err)
 	}
-	return checkMode(c.mode, out)
+	return checkMode(c.mode, c.Lab.State().Xen, out)
 }
 
 // confineLine gives a container of runc the first CPUs only; ctr has no option for it.
@@ -80,20 +80,17 @@ func (c *container) confineLine() string {
 		`echo 0-%d >/sys/fs/cgroup$(cut -d: -f3 /proc/$pid/cgroup)/cpuset.cpus`, c.ID, c.cpus-1)
 }
 
-// checkMode looks for a mode in the text of /proc/xlibos, which may not be there.
-func checkMode(mode, text string) error {
+// checkMode looks for a mode in the text of /proc/xlibos, which may not be there, of a
+// guest on xen.
+func checkMode(mode, xen, text string) error {
 	x, err := ctrbox.ParseXLibOS(text)
 	if err != nil {
 		return err
 	}
 	switch mode {
-	case "full":
-		if !x.On() || !x.Rewriting {
-			return fmt.Errorf("X-LibOS is to be on, but /proc/xlibos says mode %q, rewriting %t", x.Mode, x.Rewriting)
-		}
-	case "entry":
-		if !x.On() || x.Rewriting {
-			return fmt.Errorf("X-LibOS is to be on without rewriting, but /proc/xlibos says mode %q, rewriting %t", x.Mode, x.Rewriting)
+	case suites.ModeFull, suites.ModeEntry:
+		if !x.OnAs(xen) || x.Rewriting != (mode == suites.ModeFull) {
+			return fmt.Errorf("X-LibOS is to be on as for Xen %s, %s, but /proc/xlibos says mode %q, rewriting %t", xen, mode, x.Mode, x.Rewriting)
 		}
 	default:
 		if x.On() {

@@ -65,8 +65,8 @@ func main() {
 	}
 }
 
-// modes are values of io.xcontainer.xlibos, and runc.
-var modes = []string{"full", "entry", "off", modeRunc}
+// modes are those of X-LibOS, and runc.
+var modes = []string{suites.ModeFull, suites.ModeEntry, suites.ModeOff, modeRunc}
 
 // modeRunc is a container of runc in dom0.
 const modeRunc = "runc"
@@ -156,6 +156,9 @@ func run(ctx context.Context, o options) (sum tally.Tally, err error) {
 	if err != nil || o.build {
 		return sum, err
 	}
+	if !slices.ContainsFunc(made, func(m suites.Material) bool { return len(m.Units) > 0 }) {
+		return sum, fmt.Errorf("-units %s: no suite has such a unit", o.units)
+	}
 	l, end, err := labrun.Open(ctx, lo)
 	if err != nil {
 		return sum, err
@@ -173,7 +176,7 @@ func run(ctx context.Context, o options) (sum tally.Tally, err error) {
 		for _, line := range v.Lines {
 			fmt.Println(s.Name + ": " + line)
 		}
-		say.Say("%s: %s", s.Name, v.Tally)
+		say.Say("%s: %s; %d fail in all modes", s.Name, v.Tally, v.Alike)
 		sum.Passed += v.Tally.Passed
 		sum.Failed += v.Tally.Failed
 		sum.Skipped += v.Tally.Skipped

@@ -66,16 +66,18 @@ func TestCheckMode(t *testing.T) {
 	const on = "mode bounce\nrewriting on\ncalls_direct 3\n"
 	const entry = "mode shared\nrewriting off\n"
 	for _, test := range []struct {
-		mode, text string
-		ok         bool
+		mode, xen, text string
+		ok              bool
 	}{
-		{"full", on, true}, {"full", entry, false}, {"full", "", false}, {"full", "mode off\nrewriting on\n", false},
-		{"entry", entry, true}, {"entry", on, false}, {"entry", "", false},
-		{"off", "", true}, {"off", "mode off\n", true}, {"off", entry, false}, {"off", on, false},
-		{modeRunc, "", true},
+		{"full", "4.17", on, true}, {"full", "xkernel", on, false}, {"full", "/boot/xen.gz", on, true},
+		{"full", "4.17", "mode bounce\nrewriting off\n", false}, {"full", "4.17", "", false},
+		{"full", "4.17", "mode off\nrewriting on\n", false}, {"full", "/boot/xen.gz", "mode off\nrewriting on\n", false},
+		{"entry", "xkernel-4.20", entry, true}, {"entry", "4.20", entry, false}, {"entry", "4.17", on, false}, {"entry", "4.17", "", false},
+		{"off", "4.17", "", true}, {"off", "4.17", "mode off\n", true}, {"off", "xkernel", entry, false}, {"off", "4.17", on, false},
+		{modeRunc, "", "", true},
 	} {
-		if err := checkMode(test.mode, test.text); (err == nil) != test.ok {
-			t.Errorf("%s with %q: %v", test.mode, test.text, err)
+		if err := checkMode(test.mode, test.xen, test.text); (err == nil) != test.ok {
+			t.Errorf("%s on %q with %q: %v", test.mode, test.xen, test.text, err)
 		}
 	}
 }

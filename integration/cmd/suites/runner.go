@@ -27,8 +27,13 @@ const setupLimit = 10 * time.Minute
 // folder is where dom0 has the folders and archives of suites. It is on its disk.
 const folder = "/var/tmp/suites"
 
-// resultsSuffix is behind a mode in the name of the file with its results.
-const resultsSuffix = ".results"
+// Names in the folder for outputs: behind a mode in that of the file with its results,
+// and in that of the folder of its second run; and the file with the verdict.
+const (
+	resultsSuffix = ".results"
+	againSuffix   = "-again"
+	verdictFile   = "verdict.txt"
+)
 
 // runner runs one suite.
 type runner struct {
@@ -55,7 +60,7 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 	if err != nil {
 		return v, err
 	}
-	if err := os.RemoveAll(r.dir); err != nil {
+	if err := r.clear(); err != nil {
 		return v, err
 	}
 	if err := r.deliver(ctx); err != nil {
@@ -73,7 +78,7 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 	maps.Copy(c.Results, earlier)
 	if again := suites.Units(c.Differences()); len(again) > 0 {
 		r.say("%s: %d units differ and are run again, alone: %s", r.suite.Name, len(again), strings.Join(again, ", "))
-		second, err := r.modes(ctx, again, "-again", 1)
+		second, err := r.modes(ctx, again, againSuffix, 1)
 		if err != nil {
 			return v, err
 		}
@@ -113,6 +118,21 @@ func (r *runner) earlier(units []string) (map[string]suites.Results, error) {
 		out[m] = all.Of(units)
 	}
 	return out, nil
+}
+
+// clear removes what an earlier run has left of the suite. The folder may be any of
+// the user's, and have other things in it.
+func (r *runner) clear() error {
+	names := []string{verdictFile}
+	for _, m := range modes {
+		names = append(names, m, m+againSuffix, m+resultsSuffix)
+	}
+	for _, n := range names {
+		if err := os.RemoveAll(filepath.Join(r.dir, n)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // folder is that of the suite in dom0.
@@ -240,5 +260,5 @@ func (r *runner) write(c suites.Comparison, v suites.Verdict) error {
 		}
 	}
 	text := strings.Join(append(slices.Clone(v.Lines), v.Tally.String()), "\n") + "\n"
-	return os.WriteFile(filepath.Join(r.dir, "verdict.txt"), []byte(text), 0o644)
+	return os.WriteFile(filepath.Join(r.dir, verdictFile), []byte(text), 0o644)
 }

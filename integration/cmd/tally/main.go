@@ -84,8 +84,10 @@ func (c *count) end(e event) {
 		}
 		return
 	}
-	if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
-		c.parent[e.Package+" "+e.Test[:i]] = true
+	for i, b := range []byte(e.Test) {
+		if b == '/' { // it may also be in the name of a test between the two
+			c.parent[e.Package+" "+e.Test[:i]] = true
+		}
 	}
 	c.set(e.Package+" "+e.Test, e.Action)
 }

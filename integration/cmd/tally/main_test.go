@@ -20,6 +20,7 @@ func TestTally(t *testing.T) {
 		{"one", ev("pass", "A"), "1 passed, 0 failed, 0 skipped", 0},
 		{"only skipped", ev("skip", "A"), "0 passed, 0 failed, 1 skipped", 1},
 		{"subtests", ev("pass", "A/x") + ev("fail", "A/y") + ev("fail", "A") + ev("pass", "B") + ev("fail", ""), "2 passed, 1 failed, 0 skipped", 1},
+		{"slash in a name", ev("pass", "A/x/y/z") + ev("pass", "A/x/y") + ev("pass", "A"), "1 passed, 0 failed, 0 skipped", 0},
 		{"parent alone", ev("pass", "A/x") + ev("fail", "A"), "1 passed, 1 failed, 0 skipped", 1},
 		{"does not build", `{"Action":"build-output","Output":"x.go:1: no\n"}` + "\n" + ev("fail", ""), "0 passed, 1 failed, 0 skipped", 1},
 		{"text between", "go: downloading x\n" + ev("pass", "A"), "1 passed, 0 failed, 0 skipped", 0},

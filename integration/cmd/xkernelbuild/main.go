@@ -35,10 +35,11 @@ func main() {
 		os.Exit(1)
 	}
 	for _, m := range all {
-		fmt.Fprintf(os.Stderr, "xkernel: Xen %s is in %s\n", m.Version, flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "xkernel: Xen %s is in %s, of Debian's source %s\n", m.Version, flag.Arg(0), m.SourceVersion)
 		if m.Superseded != "" {
 			fmt.Fprintf(os.Stderr, "xkernel: this mirror has no source of Debian's %s, so it is made from %s, which may lack security fixes\n",
 				m.Superseded, m.SourceVersion)
 		}
 	}
+	fmt.Fprintln(os.Stderr, "xkernel: what is newer by now is known after: bin/lab build --update")
 }

@@ -12,9 +12,13 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -77,13 +81,28 @@ func (a *Apt) Source(ctx context.Context, name string) (SourcePackage, error) {
 	if s, err = a.planSource(ctx, name); err != nil {
 		return SourcePackage{}, err
 	}
-	if err = a.fetchSource(ctx, s); err == nil || ctx.Err() != nil {
+	if err = a.fetchSource(ctx, s); err == nil || ctx.Err() != nil || !s.refused(err) {
 		return s, err
 	}
 	if merr := os.WriteFile(a.missing(s), nil, 0o644); merr != nil {
 		return SourcePackage{}, fmt.Errorf("apt: keep answer: %w", merr)
 	}
 	return s, fmt.Errorf("apt: source of %s %s: %w: %w", s.Name, s.Version, ErrNotServed, err)
+}
+
+// refusal is a line of apt-get's about a file that a mirror says it does not have.
+var refusal = regexp.MustCompile(`Failed to fetch (\S+)\s+(?:403|404|410)\s`)
+
+// refused tells whether err, of apt-get, is that a mirror does not have an archive of
+// s. Lost connections and full disks are something else.
+func (s SourcePackage) refused(err error) bool {
+	for _, m := range refusal.FindAllStringSubmatch(err.Error(), -1) {
+		name, uerr := url.PathUnescape(path.Base(m[1]))
+		if uerr == nil && slices.ContainsFunc(s.Files, func(f SourceFile) bool { return filepath.Base(f.Path) == name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // missing is there when the mirror did not have what its package lists say. It

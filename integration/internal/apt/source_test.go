@@ -84,7 +84,9 @@ case "$*" in
 *update*) verb=update ;;
 *) verb=fetch
 	[ -z '%[2]s' ] || printf %%s '%[2]s' >x_1.orig.tar.xz
-	exit_code=100 ;; # the .dsc is missing
+	echo 'E: Failed to fetch http://m.example/x_1-1.dsc  404  Not Found' >&2
+	[ -n '%[2]s' ] || echo 'E: Failed to fetch http://m.example/x%%5f1.orig.tar.xz  404  Not Found [IP: 192.0.2.1 80]' >&2
+	exit_code=100 ;;
 esac
 echo $verb >>%[3]s
 exit $exit_code
@@ -140,23 +142,34 @@ func TestSource(t *testing.T) {
 }
 
 func TestSourceNotServed(t *testing.T) {
-	for _, served := range []string{"", "other"} {
-		a, verbs := fakeApt(t, served)
-		// Fetched once more with new lists, and then not again.
-		for _, want := range []string{"plan fetch update plan fetch", ""} {
-			s, err := a.Source(context.Background(), "x")
-			if !errors.Is(err, ErrNotServed) || s.Version != "1-1" {
-				t.Fatalf("got %+v, %v", s, err)
-			}
-			if got := verbs(); got != want {
-				t.Errorf("apt-get was asked to %q, want %q", got, want)
-			}
+	a, verbs := fakeApt(t, "")
+	// Fetched once more with new lists, and then not again.
+	for _, want := range []string{"plan fetch update plan fetch", ""} {
+		s, err := a.Source(context.Background(), "x")
+		if !errors.Is(err, ErrNotServed) || s.Version != "1-1" {
+			t.Fatalf("got %+v, %v", s, err)
 		}
-		if err := a.Update(context.Background()); err != nil {
-			t.Fatal(err)
+		if got := verbs(); got != want {
+			t.Errorf("apt-get was asked to %q, want %q", got, want)
 		}
-		if _, err := a.Source(context.Background(), "x"); !errors.Is(err, ErrNotServed) || !strings.HasPrefix(verbs(), "update plan fetch") {
-			t.Errorf("nothing is tried with new lists: %v", err)
+	}
+	if err := a.Update(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Source(context.Background(), "x"); !errors.Is(err, ErrNotServed) || !strings.HasPrefix(verbs(), "update plan fetch") {
+		t.Errorf("nothing is tried with new lists: %v", err)
+	}
+}
+
+// What is damaged, or got lost on its way, is tried again each time.
+func TestSourceDamaged(t *testing.T) {
+	a, verbs := fakeApt(t, "other")
+	for _, want := range []string{"plan fetch update plan fetch", "plan fetch update plan fetch"} {
+		if _, err := a.Source(context.Background(), "x"); err == nil || errors.Is(err, ErrNotServed) {
+			t.Fatalf("got %v", err)
+		}
+		if got := strings.TrimPrefix(verbs(), "fetch update "); got != want && got != "plan fetch" {
+			t.Errorf("apt-get was asked to %q, want %q", got, want)
 		}
 	}
 }

@@ -52,16 +52,30 @@ func ParseXLibOS(text string) (XLibOS, error) {
 // On tells whether system calls may be calls.
 func (x XLibOS) On() bool { return x.Mode != "" && x.Mode != ModeOff }
 
+// OnAs tells whether they may be, in the way that goes with a lab's Xen, as its state
+// names it: a guest takes the other if what it finds at boot is not as it should be.
+func (x XLibOS) OnAs(xen string) bool {
+	switch {
+	case strings.Contains(xen, "/"): // a file, which may be either
+		return x.On()
+	case strings.HasPrefix(xen, "xkernel"):
+		return x.Mode == ModeShared
+	}
+	return x.Mode == ModeBounce
+}
+
 // Direct and Bounced count system calls that Xen did not see, and those that it did.
 func (x XLibOS) Direct() uint64  { return x.Value["calls_direct"] }
 func (x XLibOS) Bounced() uint64 { return x.Value["calls_bounced"] }
 
+// Forms are the names of the numbers of places that were rewritten, by form.
+// sites_shared counts some of these once more.
+var Forms = []string{"sites_abs", "sites_nop", "sites_stack", "sites_cancel", "sites_near"}
+
 // Sites is the number of places that were rewritten, in whatever form.
 func (x XLibOS) Sites() (n uint64) {
-	for name, v := range x.Value {
-		if strings.HasPrefix(name, "sites_") {
-			n += v
-		}
+	for _, name := range Forms {
+		n += x.Value[name]
 	}
 	return n
 }

@@ -5,6 +5,7 @@ package inputs
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/xcontainer/xcontainer/integration/internal/apt"
@@ -33,13 +34,25 @@ func NewBuilder(c *cache.Cache, step func(what string)) *Builder {
 	return &Builder{cache: c, step: step, apts: map[string]*apt.Apt{}}
 }
 
-// Update renews the package lists of the releases that the lab is made from.
+// Update renews the package lists of all releases that anything is made from: those of
+// the lab and its images, which are those of the X-Kernels, too, and the machine's own,
+// which the guest's kernel is of.
 func (b *Builder) Update(ctx context.Context) error {
-	a, err := b.apt(ctx, dom0Release)
-	if err != nil {
-		return err
+	renewed := map[string]bool{}
+	for _, release := range slices.Concat([]string{dom0Release, ""}, serverReleases) {
+		a, err := b.apt(ctx, release)
+		if err != nil {
+			return err
+		}
+		if renewed[a.Release()] {
+			continue
+		}
+		renewed[a.Release()] = true
+		if err := a.Update(ctx); err != nil {
+			return err
+		}
 	}
-	return a.Update(ctx)
+	return nil
 }
 
 // apt opens the private apt configuration of a release once.

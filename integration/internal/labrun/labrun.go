@@ -111,12 +111,24 @@ func Open(ctx context.Context, o lab.Options) (l *lab.Lab, end func() error, err
 		if l, err = lab.Attach(ctx, o); err != nil {
 			return nil, nil, err
 		}
+		if err := asked(o, l.State().Xen); err != nil {
+			return nil, nil, errors.Join(err, l.Close())
+		}
 		return l, l.Close, l.SyncPayload(ctx)
 	}
 	if l, err = lab.Fresh(ctx, o); err != nil {
 		return nil, nil, err
 	}
 	return l, l.Down, nil
+}
+
+// asked is an error if a running lab has another Xen than o asks for, if it does.
+func asked(o lab.Options, xen string) error {
+	if o.NoXen && xen != "" || o.Xen != "" && o.Xen != xen {
+		return fmt.Errorf("the running lab has Xen %s, and %s is asked for: take that one, or a new lab without LAB_ATTACH",
+			cmp.Or(xen, "none"), cmp.Or(o.Xen, "none"))
+	}
+	return nil
 }
 
 // Build builds the package pkg as a static program for dom0. pkg may be relative
