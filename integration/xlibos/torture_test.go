@@ -48,6 +48,7 @@ var programs = []program{
 	{name: "stacks"},
 	{name: "selfmod", rewritten: true},
 	{name: "text", rewritten: true},
+	{name: "edges", rewritten: true},
 }
 
 // common is linked to each program.

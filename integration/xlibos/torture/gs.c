@@ -15,6 +15,7 @@
 #include <cpuid.h>
 #include <sched.h>
 #include <sys/auxv.h>
+#include <sys/time.h>
 
 #define NEIGHBOURS 2
 #define ROUNDS 20		/* of calls and yields, in each case */
@@ -23,7 +24,7 @@
 #define DATA_SELECTOR USER_SS	/* all memory, as %ss */
 
 /* How a case ends that does what it is to do, or is refused. */
-enum { RIGHT, REFUSED = 10, NOT_THERE, WRONG_RESULT = 20, WRONG_VALUE, WRONG_BASE, WRONG_SELECTOR, CHILD_WRONG };
+enum { RIGHT, REFUSED = 10, NOT_THERE, WRONG_RESULT = 20, WRONG_VALUE, WRONG_BASE, WRONG_SELECTOR, CHILD_WRONG, WRONG_PLACE };
 
 static struct site site[FORMS];
 static int n_sites;
@@ -287,6 +288,52 @@ static int fs(void)
 	return r ? NOT_THERE : RIGHT;
 }
 
+/*
+ * A signal that ends a call finds the program behind its site, whatever way the call
+ * took into the kernel.
+ */
+static volatile unsigned long interrupted_at;
+
+static void interrupt(int sig, siginfo_t *info, void *context)
+{
+	greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	(void)sig;
+	(void)info;
+	if (r[REG_RAX] == -EINTR)
+		interrupted_at = r[REG_RIP];
+}
+
+static int place(void)
+{
+	struct sigaction sa = { .sa_sigaction = interrupt, .sa_flags = SA_SIGINFO };
+	struct itimerval t = { { 0, 3000 }, { 0, 3000 } };
+	unsigned char *code = code_pages(PAGE);
+	struct site reads[FORMS];
+	int n = put_sites(code, reads, SYS_read), fd[2];
+	char c;
+
+	seal(code, PAGE);
+	if (pipe(fd))
+		fail("pipe");
+	for (int i = 0; i < n; i++)
+		heat(&reads[i]);
+	if (raw2(SYS_arch_prctl, ARCH_SET_GS, high))
+		return has_table() ? REFUSED : WRONG_RESULT;
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &t, NULL);
+	for (int i = 0; i < n; i++) {
+		interrupted_at = 0;
+		if (call3(&reads[i], fd[0], &c, 1) != -EINTR)
+			return WRONG_RESULT;
+		if (interrupted_at != (unsigned long)reads[i].after)
+			return WRONG_PLACE;
+		if (gs_word() != *high)
+			return WRONG_VALUE;
+	}
+	return RIGHT;
+}
+
 /* The entry of 32-bit programs, from 64-bit and from 32-bit code. */
 
 static int int80(void)
@@ -386,7 +433,7 @@ static const struct {
 } cases[] = {
 	{ "null selector", null_selector }, { "data selector", data_selector }, { "base below 4 GiB", set_low },
 	{ "base above 4 GiB", set_high }, { "base of nobody", get_base }, { "LDT, %gs", ldt_gs },
-	{ "LDT, entry gone", ldt_gone }, { "%fs", fs }, { "null selector again", null_selector },
+	{ "LDT, entry gone", ldt_gone }, { "place of a call", place }, { "%fs", fs }, { "null selector again", null_selector },
 };
 
 static void selectors(void)

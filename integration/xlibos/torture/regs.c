@@ -201,7 +201,7 @@ static bool once(const struct bare *b, unsigned long flags, unsigned long *seed)
 		want.stack[0] = in.r[R11];
 	}
 	want.r[RAX] = result(b);
-	/* No compiler takes arithmetic flags for preserved, and a call does not. */
+	/* A call does not keep them; they are not needed behind it, see edges.c. */
 	if (b->form == FORM_JE || b->form == FORM_CALL || rewriting())
 		kept &= ~CF_TO_OF;
 	for (int i = 0; i < 16; i++)

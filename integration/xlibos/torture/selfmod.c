@@ -135,6 +135,37 @@ static void two_mappings(void)
 	ran(TURNS);
 }
 
+/* Code of a memfd that a process has for itself, and somebody writes to. */
+static void private_memfd(void)
+{
+	for (int turn = 0; turn < TURNS; turn++) {
+		unsigned int at = draw(&seed) % (PAGE - SPACE);
+		int fd = memfd_create("torture", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		unsigned char page[PAGE], *x;
+		struct site s;
+
+		if (fd < 0)
+			fail("memfd_create");
+		x = NULL;
+		for (int again = 0; again < 2; again++) {
+			memset(page, 0xcc, PAGE);
+			s = another(page + at);
+			if (pwrite(fd, page, PAGE, 0) != PAGE)
+				fail("write to a memfd");
+			if (!x)
+				x = map(RX, MAP_PRIVATE, fd);
+			s.start += x - page;
+			s.call = (void *)(x + at);
+			works_n(&s, HOT);
+		}
+		if (fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE))
+			bad("a memfd whose code was executed cannot be sealed: %m");
+		munmap(x, PAGE);
+		close(fd);
+	}
+	ran(TURNS);
+}
+
 /* A file's code: shared and private, and written to by write(2). */
 
 static int new_file(char *path)
@@ -377,6 +408,7 @@ const struct test tests[] = {
 	{ "code made at run time", run_time_code },
 	{ "new numbers", new_number },
 	{ "two mappings", two_mappings },
+	{ "private memfd", private_memfd },
 	{ "shared file", shared_file },
 	{ "private file", private_file },
 	{ "mappings", mappings },

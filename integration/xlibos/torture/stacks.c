@@ -194,8 +194,83 @@ static void endings(void)
 	}
 }
 
+/*
+ * Tasks that do so at the same time, at a site that other calls have made hot. Those
+ * wait for the word at r8; the entry that makes the site hot returns.
+ */
+#define TOGETHER 3
+
+static volatile int go;
+
+static unsigned char *put_joint_ender(unsigned char *p, enum form form, unsigned char **task)
+{
+	const volatile int *word = &go;
+	unsigned char *site;
+
+	BYTES(0x45, 0x31, 0xc9);		/* xor %r9d, %r9d */
+	BYTES(0xb8, SYS_munmap, 0, 0, 0);
+	site = p;
+	p = put_form(p, form, SYS_munmap, MOVE);
+	BYTES(0x45, 0x85, 0xc9);		/* test %r9d, %r9d */
+	BYTES(0x74, 9);				/* jz to the return */
+	BYTES(0x89, 0xc7);			/* mov %eax, %edi */
+	BYTES(0xb8, SYS_exit, 0, 0, 0);
+	BYTES(0xeb, 0);				/* jmp to the site */
+	p[-1] = site - p;
+	BYTES(0xc3);
+	*task = p;
+	BYTES(0x49, 0xb8);			/* mov $word, %r8 */
+	memcpy(p, &word, 8);
+	p += 8;
+	BYTES(0xf3, 0x90);			/* pause */
+	BYTES(0x41, 0x83, 0x38, 0);		/* cmpl $0, (%r8) */
+	BYTES(0x74, 0xf8);			/* jz to the pause */
+	BYTES(0xb8, SYS_munmap, 0, 0, 0);
+	BYTES(0x41, 0xb9, 1, 0, 0, 0);		/* mov $1, %r9d */
+	BYTES(0xe9, 0, 0, 0, 0);		/* jmp to the site */
+	memcpy(p - 4, &(int){ site - p }, 4);
+	return p;
+}
+
+static void together(void)
+{
+	unsigned char *code = code_pages(PAGE), *task;
+	long (*heat)(long, long) = (void *)code;
+	pid_t pid[TOGETHER];
+
+	put_joint_ender(code, FORM_MOV, &task);
+	seal(code, PAGE);
+	for (int n = 0; n < HOT; n++)
+		if (heat(1, 0) != -EINVAL)
+			bad("munmap of nothing: no error");
+	go = 0;
+	for (int i = 0; i < TOGETHER; i++) {
+		pid[i] = start(task, map(STACK_SIZE, PROT_READ | PROT_WRITE));
+		if (pid[i] < 0)
+			fail("clone");
+	}
+	go = 1;
+	for (int i = 0; i < TOGETHER; i++) {
+		int status = reap(pid[i]);
+
+		if (status)
+			bad("one of %d tasks that unmap their stacks ended with %d", TOGETHER, status);
+	}
+	if (heat(1, 0) != -EINVAL)
+		bad("munmap of nothing: no error after that");
+	munmap(code, PAGE);
+	ran(TOGETHER);
+}
+
+static void all_together(void)
+{
+	for (int n = 0; n < TASKS; n++)
+		together();
+}
+
 const struct test tests[] = {
 	{ "places", places },
 	{ "endings", endings },
+	{ "endings at once", all_together },
 	{ NULL, NULL },
 };
