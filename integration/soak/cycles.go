@@ -64,9 +64,7 @@ func (s *soak) cycle(ctx context.Context, id string, n int) (err error) {
 	defer cancel()
 	defer func() {
 		if err != nil {
-			rmCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-			defer cancel()
-			err = errors.Join(err, s.host.Remove(rmCtx, id))
+			err = errors.Join(err, s.remove(ctx, id))
 		}
 	}()
 	c, err := s.host.New(ctx, id, false, "sh", "-c", fmt.Sprintf("echo container %d; exit %d", n, n%200))

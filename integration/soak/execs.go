@@ -20,9 +20,7 @@ import (
 func (s *soak) execs(ctx context.Context) (err error) {
 	const id = "soak-execs"
 	defer func() {
-		rmCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		err = errors.Join(err, s.host.Remove(rmCtx, id))
+		err = errors.Join(err, s.remove(ctx, id))
 	}()
 	task, spec, err := s.start(ctx, id)
 	if err != nil {

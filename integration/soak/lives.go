@@ -68,9 +68,7 @@ func (l *life) run(ctx context.Context) (err error) {
 	defer cancel()
 	defer func() {
 		if err != nil {
-			rmCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-			defer cancel()
-			err = errors.Join(err, l.host.Remove(rmCtx, l.id))
+			err = errors.Join(err, l.remove(ctx, l.id))
 		}
 	}()
 	c, err := l.host.NewWith(ctx, l.id, []oci.SpecOpts{

@@ -119,3 +119,11 @@ func number(n int64) string {
 	}
 	return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20))
 }
+
+// remove deletes a container whose life is over, also for who was interrupted, and does
+// not wait for ever for a shim that hangs.
+func (s *soak) remove(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	return s.host.Remove(ctx, id)
+}

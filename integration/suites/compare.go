@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/internal/tally"
 )
 
@@ -129,7 +130,7 @@ func (c Comparison) shows(mode string) bool {
 	if mode != AnyMode {
 		return len(c.Modes) > 1
 	}
-	return slices.Contains(c.Modes, ModeOff) && (slices.Contains(c.Modes, ModeFull) || slices.Contains(c.Modes, ModeEntry))
+	return slices.Contains(c.Modes, ctrbox.XLibOSOff) && (slices.Contains(c.Modes, ctrbox.XLibOSFull) || slices.Contains(c.Modes, ctrbox.XLibOSEntry))
 }
 
 // Judge counts a test with the same result in all modes as passed, if it was not

@@ -39,13 +39,6 @@ type Lists map[string]Known
 // AnyMode is no mode's name.
 const AnyMode = ""
 
-// Modes of a container: values of io.xcontainer.xlibos.
-const (
-	ModeFull  = "full"
-	ModeEntry = "entry"
-	ModeOff   = "off"
-)
-
 // KnownOf returns what is known of a suite: what known/SUITE.known says, and for
 // each mode that has one, known/SUITE.MODE.known.
 func KnownOf(suite string, modes []string) (Lists, error) {

@@ -65,13 +65,6 @@ const (
 // debugKernel is also the end of that kernel's release.
 const debugKernel = "debug"
 
-// Values of io.xcontainer.xlibos.
-const (
-	modeFull  = "full"
-	modeEntry = "entry"
-	modeOff   = "off"
-)
-
 const (
 	// folder is where dom0 has the programs, and containers see it.
 	folder = "/var/tmp/torture"
@@ -85,9 +78,9 @@ func TestTorture(t *testing.T) {
 	if err != nil || seconds < 1 {
 		t.Fatalf("%s=%q is no number of seconds", envSeconds, os.Getenv(envSeconds))
 	}
-	modes := strings.Split(cmp.Or(os.Getenv(envModes), modeFull+","+modeEntry+","+modeOff), ",")
+	modes := strings.Split(cmp.Or(os.Getenv(envModes), ctrbox.XLibOSFull+","+ctrbox.XLibOSEntry+","+ctrbox.XLibOSOff), ",")
 	for _, m := range modes {
-		if !slices.Contains([]string{modeFull, modeEntry, modeOff}, m) {
+		if !slices.Contains([]string{ctrbox.XLibOSFull, ctrbox.XLibOSEntry, ctrbox.XLibOSOff}, m) {
 			t.Fatalf("%s: %q is no mode of X-LibOS", envModes, m)
 		}
 	}
@@ -104,7 +97,7 @@ func TestTorture(t *testing.T) {
 	beside := os.Getenv(envBeside) != ""
 	for _, vcpus := range sizes {
 		for _, mode := range modes {
-			if mode != modeFull && vcpus != sizes[0] {
+			if mode != ctrbox.XLibOSFull && vcpus != sizes[0] {
 				continue // little is left to be tried, which takes one size of guest
 			}
 			t.Run(fmt.Sprintf("%d vCPU, %s", vcpus, mode), func(t *testing.T) {
@@ -288,7 +281,7 @@ func (g *guest) count(t *testing.T, p program, before, after ctrbox.XLibOS) {
 	t.Logf("%v: %.1f %% direct calls", d, 100*share)
 	xen := g.Lab.State().Xen
 	switch g.XLibOS {
-	case modeFull:
+	case ctrbox.XLibOSFull:
 		if !after.OnAs(xen) || !after.Rewriting {
 			t.Errorf("X-LibOS is in mode %q, rewriting %t, on Xen %s", after.Mode, after.Rewriting, xen)
 		}
@@ -304,11 +297,11 @@ func (g *guest) count(t *testing.T, p program, before, after ctrbox.XLibOS) {
 				t.Errorf("%s did not grow", form)
 			}
 		}
-	case modeEntry:
+	case ctrbox.XLibOSEntry:
 		if !after.OnAs(xen) || after.Rewriting || after.Sites() > 0 {
 			t.Errorf("X-LibOS is in mode %q, rewriting %t, with %d sites rewritten, on Xen %s", after.Mode, after.Rewriting, after.Sites(), xen)
 		}
-	case modeOff:
+	case ctrbox.XLibOSOff:
 		if after.On() || after.Direct() > 0 || after.Sites() > 0 {
 			t.Errorf("X-LibOS is in mode %q with %d direct calls, want it off", after.Mode, after.Direct())
 		}

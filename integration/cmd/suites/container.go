@@ -88,8 +88,8 @@ func checkMode(mode, xen, text string) error {
 		return err
 	}
 	switch mode {
-	case suites.ModeFull, suites.ModeEntry:
-		if !x.OnAs(xen) || x.Rewriting != (mode == suites.ModeFull) {
+	case ctrbox.XLibOSFull, ctrbox.XLibOSEntry:
+		if !x.OnAs(xen) || x.Rewriting != (mode == ctrbox.XLibOSFull) {
 			return fmt.Errorf("X-LibOS is to be on as for Xen %s, %s, but /proc/xlibos says mode %q, rewriting %t", xen, mode, x.Mode, x.Rewriting)
 		}
 	default:

@@ -25,6 +25,7 @@ import (
 	"syscall"
 
 	"github.com/xcontainer/xcontainer/integration/internal/cache"
+	"github.com/xcontainer/xcontainer/integration/internal/ctrbox"
 	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 	"github.com/xcontainer/xcontainer/integration/internal/labrun"
 	"github.com/xcontainer/xcontainer/integration/internal/tally"
@@ -66,7 +67,7 @@ func main() {
 }
 
 // modes are those of X-LibOS, and runc.
-var modes = []string{suites.ModeFull, suites.ModeEntry, suites.ModeOff, modeRunc}
+var modes = []string{ctrbox.XLibOSFull, ctrbox.XLibOSEntry, ctrbox.XLibOSOff, modeRunc}
 
 // modeRunc is a container of runc in dom0.
 const modeRunc = "runc"

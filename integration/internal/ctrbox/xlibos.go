@@ -9,6 +9,13 @@ import (
 	"strings"
 )
 
+// What a container can ask for: values of io.xcontainer.xlibos, as of Box.XLibOS.
+const (
+	XLibOSFull  = "full"
+	XLibOSEntry = "entry"
+	XLibOSOff   = "off"
+)
+
 // Modes that /proc/xlibos tells.
 const (
 	ModeOff    = "off"

@@ -5,13 +5,6 @@
  */
 #include "torture.h"
 
-#define BYTES(...) do { \
-	const unsigned char b[] = { __VA_ARGS__ }; \
-	memcpy(p, b, sizeof(b)); \
-	p += sizeof(b); \
-} while (0)
-
-#define MOVE (1 | 10 << 4)	/* for FORM_MOV: rcx to r10, which does no harm */
 #define LIMIT 5			/* what the argument is compared with before the call */
 #define FUNCTION 64		/* bytes of one */
 

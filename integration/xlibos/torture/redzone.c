@@ -38,12 +38,6 @@ struct zone {
 	int word;	/* the only one that is used, or WORDS for all */
 };
 
-#define BYTES(...) do { \
-	const unsigned char b[] = { __VA_ARGS__ }; \
-	memcpy(p, b, sizeof(b)); \
-	p += sizeof(b); \
-} while (0)
-
 /* Moves between a word of an argument and that of the red zone, by r8 or r9. */
 static unsigned char *store(unsigned char *p, enum way way, int word)
 {

@@ -91,7 +91,6 @@ unsigned char *put_form(unsigned char *p, enum form form, int nr, int detail)
 
 unsigned char *put_site_with(unsigned char *p, struct site *s, enum form form, int nr, const void *then, int n)
 {
-	const int r10_from_rcx = 1 | 10 << 4;
 	int detail = 0;
 
 	memset(s, 0, sizeof(*s));
@@ -110,7 +109,7 @@ unsigned char *put_site_with(unsigned char *p, struct site *s, enum form form, i
 		INSN_VALUE("\xb8", nr);
 	/* The fourth argument. */
 	if (form == FORM_MOV)
-		detail = r10_from_rcx;
+		detail = MOVE;
 	else
 		INSN("\x49\x89\xca");
 	if (form == FORM_JE)

@@ -7,15 +7,6 @@
 
 #include <sched.h>
 
-#define BYTES(...) do { \
-	const unsigned char b[] = { __VA_ARGS__ }; \
-	memcpy(p, b, sizeof(b)); \
-	p += sizeof(b); \
-} while (0)
-
-/* For FORM_MOV, a move that does no harm: of rcx to r10. */
-#define MOVE (1 | 10 << 4)
-
 /* A function that makes a call with its first argument as the stack pointer. */
 struct at {
 	long (*run)(unsigned long sp);

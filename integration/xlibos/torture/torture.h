@@ -112,6 +112,14 @@ bool usable(enum form form, int nr);
  * is the displacement of FORM_STACK, and source + 16 * destination of FORM_MOV.
  */
 unsigned char *put_form(unsigned char *p, enum form form, int nr, int detail);
+/* MOVE is the detail of a FORM_MOV that does no harm: rcx to r10. */
+#define MOVE (1 | 10 << 4)
+/* BYTES writes code at p, which goes to its end. */
+#define BYTES(...) do { \
+	const unsigned char b[] = { __VA_ARGS__ }; \
+	memcpy(p, b, sizeof(b)); \
+	p += sizeof(b); \
+} while (0)
 /* put_site writes a function around a form, and returns its end. */
 unsigned char *put_site(unsigned char *p, struct site *s, enum form form, int nr);
 /* put_site_with has n bytes of code behind the call. */
