@@ -87,7 +87,7 @@ func run(ctx context.Context, dir, filter string, d time.Duration, out io.Writer
 
 // targets asks the go command for all fuzz functions.
 func targets(ctx context.Context, dir string) ([]target, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-list", "^Fuzz", "./...")
+	cmd := exec.CommandContext(ctx, "go", "test", "-trimpath", "-list", "^Fuzz", "./...")
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -153,7 +153,7 @@ func (t target) onlyLate(text string) bool {
 func (t target) try(ctx context.Context, dir string, d time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+grace)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", d.String(), t.pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-trimpath", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", d.String(), t.pkg)
 	cmd.Dir = dir
 	b, err := cmd.CombinedOutput()
 	return string(b), err
