@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xcontainer/xcontainer/integration/internal/inputs"
 	"github.com/xcontainer/xcontainer/integration/kernelbuild"
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
@@ -79,7 +78,9 @@ func buildSelftests(ctx context.Context, b Builder) (Material, error) {
 	if err != nil {
 		return Material{}, err
 	}
-	return Material{Image: inputs.DebianImage, Folder: dir, Units: units}, nil
+	// mm/migration is linked with libnuma.
+	image, archive, err := b.Inputs.SuiteImage(ctx, "selftests", "libnuma1")
+	return Material{Image: image, Archive: archive, Folder: dir, Units: units}, err
 }
 
 // selftestCommand runs a unit in a copy of its folder: many write beside

@@ -292,7 +292,8 @@ static int fs(void)
  * A signal that ends a call finds the program behind its site, whatever way the call
  * took into the kernel.
  */
-static volatile unsigned long interrupted_at;
+static const struct site *volatile reading;
+static volatile bool behind, in_kernel;
 
 static void interrupt(int sig, siginfo_t *info, void *context)
 {
@@ -300,8 +301,11 @@ static void interrupt(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	(void)info;
-	if (r[REG_RAX] == -EINTR)
-		interrupted_at = r[REG_RIP];
+	/* Signals come all the time, before and after the call, too. */
+	if (r[REG_RIP] < 0)
+		in_kernel = true;
+	else if (r[REG_RIP] == (greg_t)reading->after && r[REG_RAX] == -EINTR)
+		behind = true;
 }
 
 static int place(void)
@@ -320,13 +324,15 @@ static int place(void)
 		heat(&reads[i]);
 	if (raw2(SYS_arch_prctl, ARCH_SET_GS, high))
 		return has_table() ? REFUSED : WRONG_RESULT;
+	reading = reads;
 	sigaction(SIGALRM, &sa, NULL);
 	setitimer(ITIMER_REAL, &t, NULL);
 	for (int i = 0; i < n; i++) {
-		interrupted_at = 0;
+		reading = &reads[i];
+		behind = false;
 		if (call3(&reads[i], fd[0], &c, 1) != -EINTR)
 			return WRONG_RESULT;
-		if (interrupted_at != (unsigned long)reads[i].after)
+		if (!behind || in_kernel)
 			return WRONG_PLACE;
 		if (gs_word() != *high)
 			return WRONG_VALUE;
