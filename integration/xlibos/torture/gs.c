@@ -293,7 +293,7 @@ static int fs(void)
  * took into the kernel.
  */
 static const struct site *volatile reading;
-static volatile bool behind, in_kernel;
+static volatile bool behind;
 
 static void interrupt(int sig, siginfo_t *info, void *context)
 {
@@ -302,9 +302,7 @@ static void interrupt(int sig, siginfo_t *info, void *context)
 	(void)sig;
 	(void)info;
 	/* Signals come all the time, before and after the call, too. */
-	if (r[REG_RIP] < 0)
-		in_kernel = true;
-	else if (r[REG_RIP] == (greg_t)reading->after && r[REG_RAX] == -EINTR)
+	if (r[REG_RIP] == (greg_t)reading->after && r[REG_RAX] == -EINTR)
 		behind = true;
 }
 
@@ -332,7 +330,7 @@ static int place(void)
 		behind = false;
 		if (call3(&reads[i], fd[0], &c, 1) != -EINTR)
 			return WRONG_RESULT;
-		if (!behind || in_kernel)
+		if (!behind)
 			return WRONG_PLACE;
 		if (gs_word() != *high)
 			return WRONG_VALUE;
