@@ -290,10 +290,10 @@ static int fs(void)
 
 /*
  * A signal that ends a call finds the program behind its site, whatever way the call
- * took into the kernel.
+ * took into the kernel. No signal finds it in the kernel.
  */
-static const struct site *volatile reading;
-static volatile bool behind;
+static const struct site *volatile awaited;	/* until such a signal */
+static volatile bool in_kernel;
 
 static void interrupt(int sig, siginfo_t *info, void *context)
 {
@@ -301,9 +301,11 @@ static void interrupt(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	(void)info;
+	if (r[REG_RIP] < 0)
+		in_kernel = true;
 	/* Signals come all the time, before and after the call, too. */
-	if (r[REG_RIP] == (greg_t)reading->after && r[REG_RAX] == -EINTR)
-		behind = true;
+	if (awaited && r[REG_RIP] == (greg_t)awaited->after && r[REG_RAX] == -EINTR)
+		awaited = NULL;
 }
 
 static int place(void)
@@ -322,15 +324,13 @@ static int place(void)
 		heat(&reads[i]);
 	if (raw2(SYS_arch_prctl, ARCH_SET_GS, high))
 		return has_table() ? REFUSED : WRONG_RESULT;
-	reading = reads;
 	sigaction(SIGALRM, &sa, NULL);
 	setitimer(ITIMER_REAL, &t, NULL);
 	for (int i = 0; i < n; i++) {
-		reading = &reads[i];
-		behind = false;
+		awaited = &reads[i];
 		if (call3(&reads[i], fd[0], &c, 1) != -EINTR)
 			return WRONG_RESULT;
-		if (!behind)
+		if (awaited || in_kernel)
 			return WRONG_PLACE;
 		if (gs_word() != *high)
 			return WRONG_VALUE;
