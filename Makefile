@@ -56,8 +56,9 @@ client-tests-short: deps payload ## a choice of 20 of them, in minutes
 daemons: deps payload ## one container's life with each supported containerd, 1.6 to 2.4
 	@$(GO) -C integration run -trimpath ./cmd/daemons
 
-daemons-short: deps payload ## the oldest and the newest of them
-	@$(GO) -C integration run -trimpath ./cmd/daemons -only 1.6,2.4
+# All other tests run with 2.3, which shakes hands as the newest does.
+daemons-short: deps payload ## the oldest of them
+	@$(GO) -C integration run -trimpath ./cmd/daemons -only 1.6
 
 FUZZTIME ?= 30s
 fuzz: deps ## every fuzz target for FUZZTIME, 30 s if not set
@@ -85,7 +86,7 @@ torture-debug: deps lab payload libos-debug ## the same on a kernel that checks 
 
 # The mode off is what the programs are checked against, when one of them changes.
 TORTURE_MODES ?= full,entry
-torture-short: deps lab payload ## each for seconds, with X-LibOS whole and with its entry only; TORTURE_MODES=off for neither
+torture-short: deps lab payload ## each for seconds, with X-LibOS whole, some with its entry only; TORTURE_MODES=off for neither
 	@XLIBOS_SECONDS=2 XLIBOS_MODES=$(TORTURE_MODES) $(GO) -C integration test -trimpath -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
 
 soak: deps payload ## 1,000 execs, then 300 containers, then 200 paused, updated and killed, and what grows: 40 minutes under emulation
