@@ -35,7 +35,7 @@ func (s *soak) lives(ctx context.Context) error {
 	}
 	begin := time.Now()
 	for n := range s.Lives {
-		mode := []string{"full", "off"}[n%2]
+		mode := []string{ctrbox.XLibOSFull, ctrbox.XLibOSOff}[n%2]
 		l := &life{soak: s, id: fmt.Sprintf("soak-life-%d", n), mode: mode, out: new(ctrd.Output)}
 		if err := l.run(ctx); err != nil {
 			return fmt.Errorf("container %d, X-LibOS %s: %w", n+1, mode, err)
@@ -174,7 +174,7 @@ func (l *life) counters(ctx context.Context) error {
 		return err
 	}
 	x, err := ctrbox.ParseXLibOS(text)
-	if on := l.mode == "full"; err != nil || x.On() != on || (x.Direct() > 0) != on {
+	if on := l.mode == ctrbox.XLibOSFull; err != nil || x.On() != on || (x.Direct() > 0) != on {
 		return fmt.Errorf("X-LibOS is to be %s and says: %v; error %v", l.mode, x, err)
 	}
 	return nil
