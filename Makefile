@@ -78,7 +78,7 @@ hostile-short: deps lab payload ## most of them, for seconds
 
 # Four at once, which costs them time and makes for other races.
 TORTURE := XLIBOS_SECONDS=600 XLIBOS_MODES=full XLIBOS_BESIDE=1 $(GO) -C integration test -trimpath -json -count=1 -parallel 4 -timeout 12h -run TestTorture ./xlibos/ | $(TALLY)
-torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each: 70 minutes
+torture: deps lab payload ## programs that try what X-LibOS may break, 10 minutes each, four at once: an hour and a half
 	@$(TORTURE)
 
 torture-debug: deps lab payload libos-debug ## the same on a kernel that checks itself
@@ -89,8 +89,9 @@ TORTURE_MODES ?= full,entry
 torture-short: deps lab payload ## each for seconds, with X-LibOS whole, some with its entry only; TORTURE_MODES=off for neither
 	@XLIBOS_SECONDS=2 XLIBOS_MODES=$(TORTURE_MODES) $(GO) -C integration test -trimpath -json -count=1 -timeout 90m -run TestTorture ./xlibos/ | $(TALLY)
 
-soak: deps payload ## 1,000 execs, then 300 containers, then 200 paused, updated and killed, and what grows: 40 minutes under emulation
-	@$(GO) -C integration run -trimpath ./cmd/soak
+SOAK ?=
+soak: deps payload ## 1,000 execs, then 300 containers, then 200 paused, updated and killed, and what grows: 40 minutes under emulation; SOAK='-execs=N -cycles=N -lives=N' for other numbers
+	@$(GO) -C integration run -trimpath ./cmd/soak $(SOAK)
 
 soak-short: deps payload ## the same in minutes
 	@$(GO) -C integration run -trimpath ./cmd/soak -short
@@ -121,7 +122,7 @@ lab:     ## build bin/lab, the command that runs a Xen host in QEMU
 	@mkdir -p bin
 	@integration/step.sh 'build bin/lab' $(GO) -C integration build -trimpath -o ../bin/lab ./cmd/lab
 
-payload: shim libos
+payload: shim libos ## what dom0 needs: these two
 
 shim:    ## build the shim and xcontainerctl into build/payload/bin
 	@mkdir -p $(PAYLOAD)/bin

@@ -131,6 +131,17 @@ var forms = map[string]string{
 	"shared": "of these, for all processes at once",
 }
 
+// reasons says why places are left alone.
+var reasons = map[string]string{
+	"pattern":  "what comes before it cannot be moved",
+	"boundary": "it is not clear where instructions begin, or a page ends there",
+	"redzone":  "the word below the stack pointer is in use",
+	"flags":    "flags are used behind it",
+	"mapping":  "the memory is shared, special or writable, or its file is",
+	"stub":     "no room for a stub near it",
+	"stack":    "it was called without a usable stack",
+}
+
 func (n callCounts) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "mode\t%s\n", n.Mode)
@@ -148,7 +159,7 @@ func (n callCounts) print(out io.Writer) error {
 		meaning  map[string]string
 	}{
 		{"REWRITTEN SITES\tNUMBER\tFORM", n.Sites, forms},
-		{"REFUSED SITES\tNUMBER", n.Refused, nil},
+		{"REFUSED SITES\tNUMBER\tREASON", n.Refused, reasons},
 		{"OTHER\tNUMBER", n.Other, nil},
 	} {
 		if len(group.counters) == 0 {

@@ -56,8 +56,8 @@ REWRITTEN SITES NUMBER FORM
 abs 12 7 bytes, number in eax
 new 1
 
-REFUSED SITES NUMBER
-redzone 3
+REFUSED SITES NUMBER REASON
+redzone 3 the word below the stack pointer is in use
 
 OTHER NUMBER
 novel 5

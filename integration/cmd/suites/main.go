@@ -3,7 +3,7 @@
 // Suites runs other people's tests in containers with X-LibOS on and off, and
 // compares what they come to: no program is to notice the difference.
 //
-//	suites [-only NAME,...] [-units REGEXP] [-short] [-xen VERSION] [-vcpus N] [-modes MODE,...] [-beside N] [-out DIR] [-with DIR]
+//	suites [-only NAME,...] [-units REGEXP] [-short] [-xen VERSION] [-vcpus N] [-modes MODE,...] [-beside N] [-out DIR] [-with DIR] [-build]
 //
 // It boots a lab, or with LAB_ATTACH set takes a running one, runs each suite in a
 // container of each mode, and runs the units once more in which they differ. The

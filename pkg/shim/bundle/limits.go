@@ -246,8 +246,8 @@ func (a *applying) setMemory(limit int64) error {
 	switch {
 	case limit < 0 || limit >= math.MaxInt64&^0xffff:
 		limit = 0
-	case limit > maxMemoryBytes:
-		return badLimit("memory limit %d is more than %d GB", limit, maxMemoryBytes>>30)
+	case limit > maxMemoryBytes-OverheadBytes:
+		return badLimit("memory limit %d is more than %d, which is what a domain can have", limit, maxMemoryBytes-OverheadBytes)
 	}
 	a.memory = limit
 	a.tell.MemoryMax = proto.Int64(orNone(limit))

@@ -142,7 +142,7 @@ func TestUpdateRefusals(t *testing.T) {
 		{"WindowsResources", `{}`, ErrInvalid, `update: resources of the type "types.containerd.io/opencontainers/runtime-spec/1/WindowsResources"; an X-Container takes LinuxResources`},
 		{"", `{"cpu":`, ErrInvalid, "update: the resources cannot be read (unexpected EOF)"},
 		{"", `{"future":1}`, ErrInvalid, `update: the resources cannot be read (json: unknown field "future")`},
-		{"", `{"memory":{"limit":4611686018427387904}}`, ErrInvalid, "update: memory limit 4611686018427387904 is more than 1024 GB"},
+		{"", `{"memory":{"limit":4611686018427387904}}`, ErrInvalid, "update: memory limit 4611686018427387904 is more than 549713870848, which is what a domain can have"},
 		{"", `{"memory":{"disableOOMKiller":true}}`, ErrUnsupported, "linux.resources.memory.disableOOMKiller is not supported by X-Containers"},
 		{"", `{"blockIO":{"weight":10}}`, ErrUnsupported, "linux.resources.blockIO is not supported by X-Containers"},
 		{"", `{"network":{"classID":1}}`, ErrUnsupported, "linux.resources.network is not supported by X-Containers"},

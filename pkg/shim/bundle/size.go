@@ -25,8 +25,9 @@ const (
 	MaxVCPUs = 4
 
 	minMemoryBytes = 48 << 20 // below this the kernel does not boot
-	maxMemoryBytes = 1 << 40
-	maxVCPUs       = 128
+	// What package xen builds at most.
+	maxMemoryBytes = 512 << 30
+	maxVCPUs       = 32
 )
 
 // Annotations that override the size.
