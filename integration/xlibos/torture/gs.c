@@ -30,8 +30,12 @@ static struct site site[FORMS];
 static int n_sites;
 static long pid;
 
-/* Values at the bases that are used: one below 4 GiB, one above it. */
-static long *low, *high;
+/*
+ * Values at the bases that are used: one below 4 GiB, one above it, and one in the last
+ * page of all, from where the kernel's data would be at no address.
+ */
+static long *low, *high, *last;
+#define LAST 0x7fffffffe000
 
 static void build(void)
 {
@@ -49,6 +53,12 @@ static void build(void)
 		fail("mmap");
 	low[0] = 0x10ca1;
 	high[0] = 0x419b;
+	/* The stack may be there. */
+	last = mmap((void *)LAST, PAGE, rw, flags | MAP_FIXED_NOREPLACE, -1, 0);
+	if (last == MAP_FAILED)
+		last = NULL;
+	else
+		last[0] = 0x1a57;
 }
 
 /* calls makes calls and lets others run; it uses no data of the C library's. */
@@ -161,6 +171,7 @@ static int set_base(const long *base)
 
 static int set_low(void) { return set_base(low); }
 static int set_high(void) { return set_base(high); }
+static int set_last(void) { return last ? set_base(last) : NOT_THERE; }
 
 static int get_base(void)
 {
@@ -436,7 +447,7 @@ static const struct {
 	int (*run)(void);
 } cases[] = {
 	{ "null selector", null_selector }, { "data selector", data_selector }, { "base below 4 GiB", set_low },
-	{ "base above 4 GiB", set_high }, { "base of nobody", get_base }, { "LDT, %gs", ldt_gs },
+	{ "base above 4 GiB", set_high }, { "base in the last page", set_last }, { "base of nobody", get_base }, { "LDT, %gs", ldt_gs },
 	{ "LDT, entry gone", ldt_gone }, { "place of a call", place }, { "%fs", fs }, { "null selector again", null_selector },
 };
 

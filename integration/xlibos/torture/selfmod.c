@@ -250,7 +250,8 @@ static void mappings(void)
 {
 	for (int turn = 0; turn < TURNS; turn++) {
 		unsigned char *p = map(RW, MAP_PRIVATE | MAP_ANONYMOUS, -1), *q;
-		struct site s = another(p);
+		/* Far enough from the page's beginning for all forms to be rewritten. */
+		struct site s = another(p + 2 * SPACE);
 		char path[32];
 		int fd;
 
@@ -264,7 +265,7 @@ static void mappings(void)
 		q = mmap(p, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 		if (q != p)
 			fail("mmap");
-		s = another(p);
+		s = another(p + 2 * SPACE);
 		protect(p, RX);
 		works_n(&s, HOT);
 		/* The same at another place. */
@@ -319,6 +320,71 @@ static void copies(void)
 		munmap(q, PAGE);
 	}
 	ran(TURNS);
+}
+
+/* stubs finds what a kernel with X-LibOS has near the code of a process, or NULL. */
+#define STUBS (16L << 20)
+
+static void *stubs(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	unsigned long begin, end, found = 0;
+	char line[256];
+
+	if (!f)
+		fail("/proc/self/maps");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx r-xp 00000000 00:00 0 %*c", &begin, &end) == 2 && end - begin == STUBS)
+			found = begin;
+	fclose(f);
+	return (void *)found;
+}
+
+/* A program unmaps what it has not mapped, or maps over it. */
+static void without_stubs(bool over)
+{
+	unsigned char *p = map(RW, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	struct site s[4];
+	void *area;
+
+	learn();
+	for (unsigned int i = 0; i < ARRAY_SIZE(s); i++)
+		put_site(p + (2 + i) * SPACE, &s[i], FORM_MOV, SYS_getpid);
+	protect(p, RX);
+	for (unsigned int i = 0; i < ARRAY_SIZE(s); i++)
+		works_n(&s[i], HOT);
+	area = stubs();
+	if (!area) {
+		if (rewriting())
+			bad("no stubs in a process's maps");
+		_exit(0);
+	}
+	if (over) {
+		if (mmap(area, STUBS, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != area)
+			fail("mmap over stubs");
+	} else if (munmap(area, STUBS)) {
+		fail("munmap stubs");
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(s); i++)
+		works_n(&s[i], HOT);
+	_exit(0);
+}
+
+static void no_stubs(void)
+{
+	for (int over = 0; over < 2; over++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid)
+			without_stubs(over);
+		status = reap(pid);
+		if (status)
+			bad("a process without stubs ended with %d", status);
+	}
+	ran(2);
 }
 
 /* A child's changes are not its parent's, and the other way round. */
@@ -413,6 +479,7 @@ const struct test tests[] = {
 	{ "private file", private_file },
 	{ "mappings", mappings },
 	{ "copies", copies },
+	{ "without stubs", no_stubs },
 	{ "after a fork", after_fork },
 	{ "raced", raced },
 	{ NULL, NULL },

@@ -102,6 +102,8 @@ static void places(void)
 	try("at the end of programs' memory", 0x7ffffffff000, false);
 	try("that is no address", 0x0000900000000000, false);
 	try("that is no address, not aligned", 0x7fffffffffffffff, false);
+	try("that is no address of the kernel's", 0xffff000000000800, false);
+	try("at the end of all addresses", -64, false);
 	if (mprotect(stack, PAGE, PROT_READ))
 		fail("mprotect");
 	try("that is only read", (unsigned long)stack + 2048, false);
@@ -109,6 +111,84 @@ static void places(void)
 	try("unmapped", (unsigned long)stack + 2048, false);
 	munmap(area, PAGE);
 	munmap(stack + PAGE, PAGE);
+}
+
+/* Calls after which there is no stack, and which return. */
+
+/* take makes a call on a stack that is its first argument. */
+typedef long take(unsigned long sp, unsigned long a, unsigned long b, unsigned long c, unsigned long d, unsigned long e);
+
+static unsigned char *put_take(unsigned char *p, enum form form, int nr)
+{
+	BYTES(0x53);				/* push %rbx */
+	BYTES(0x48, 0x89, 0xe3);		/* mov %rsp, %rbx */
+	BYTES(0xb8);
+	memcpy(p, &nr, 4);
+	p += 4;
+	BYTES(0x48, 0x89, 0xfc);		/* mov %rdi, %rsp */
+	BYTES(0x48, 0x89, 0xf7);		/* mov %rsi, %rdi */
+	BYTES(0x48, 0x89, 0xd6);		/* mov %rdx, %rsi */
+	BYTES(0x48, 0x89, 0xca);		/* mov %rcx, %rdx */
+	BYTES(0x4c, 0x89, 0xc1);		/* mov %r8, %rcx */
+	BYTES(0x49, 0x89, 0xca);		/* mov %rcx, %r10 */
+	BYTES(0x4d, 0x89, 0xc8);		/* mov %r9, %r8 */
+	BYTES(0x45, 0x31, 0xc9);		/* xor %r9d, %r9d */
+	p = put_form(p, form, nr, MOVE);
+	BYTES(0x48, 0x89, 0xdc);		/* mov %rbx, %rsp */
+	BYTES(0x5b, 0xc3);			/* pop %rbx; ret */
+	return p;
+}
+
+static const struct {
+	int nr;
+	unsigned long args[5];	/* with STACK and OTHER for addresses */
+	unsigned long result;
+} takes[] = {
+#define STACK (-1UL)
+#define OTHER (-2UL)
+	{ SYS_mprotect, { STACK, PAGE, PROT_NONE, 0, 0 }, 0 },
+	{ SYS_mprotect, { STACK, PAGE, PROT_READ, 0, 0 }, 0 },
+	{ SYS_mmap, { STACK, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, 0xffffffff }, STACK },
+	{ SYS_mremap, { STACK, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, OTHER }, OTHER },
+	{ SYS_munmap, { STACK, PAGE, 0, 0, 0 }, 0 },
+};
+
+static unsigned long address(unsigned long what, unsigned char *stack)
+{
+	return what == STACK ? (unsigned long)stack : what == OTHER ? (unsigned long)stack + PAGE : what;
+}
+
+static void taken(void)
+{
+	unsigned char *code = code_pages(PAGE), *p = code;
+	take *f[ARRAY_SIZE(takes)][FORMS] = { 0 };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(takes); i++)
+		for (int form = 0; form < FORMS; form++)
+			if (stackless(form, takes[i].nr) && !needs_memory(form)) {
+				f[i][form] = (take *)p;
+				p = put_take(p, form, takes[i].nr);
+			}
+	seal(code, PAGE);
+	for (unsigned int i = 0; i < ARRAY_SIZE(takes); i++)
+		for (int form = 0; form < FORMS; form++) {
+			unsigned char *stack = map(2 * PAGE, PROT_READ | PROT_WRITE);
+			unsigned long a[5], r, want = address(takes[i].result, stack);
+
+			for (int n = 0; n < 5; n++)
+				a[n] = address(takes[i].args[n], stack);
+			if (!f[i][form])
+				continue;
+			for (int n = 0; n < HOT; n++) /* addresses that are none */
+				f[i][form]((unsigned long)stack + PAGE, 1, 0, 0, MAP_FIXED, 0);
+			r = f[i][form]((unsigned long)stack + PAGE / 2, a[0], a[1], a[2], a[3], a[4]);
+			if (r != want)
+				bad("%s; syscall %d of one's own stack: result %#lx, want %#lx", form_name[form],
+				    takes[i].nr, r, want);
+			munmap(stack, 2 * PAGE);
+			ran(1);
+		}
+	munmap(code, PAGE);
 }
 
 /* A task that unmaps its stack and ends, as the C library's threads do. */
@@ -203,12 +283,16 @@ static unsigned char *put_joint_ender(unsigned char *p, enum form form, unsigned
 	site = p;
 	p = put_form(p, form, SYS_munmap, MOVE);
 	BYTES(0x45, 0x85, 0xc9);		/* test %r9d, %r9d */
-	BYTES(0x74, 9);				/* jz to the return */
+	BYTES(0x75, 1);				/* jnz over the return */
+	BYTES(0xc3);
 	BYTES(0x89, 0xc7);			/* mov %eax, %edi */
 	BYTES(0xb8, SYS_exit, 0, 0, 0);
-	BYTES(0xeb, 0);				/* jmp to the site */
-	p[-1] = site - p;
-	BYTES(0xc3);
+	if (form == FORM_MOV) {
+		BYTES(0xeb, 0);			/* jmp to the site */
+		p[-1] = site - p;
+	} else {
+		p = put_form(p, FORM_BARE, SYS_exit, 0);
+	}
 	*task = p;
 	BYTES(0x49, 0xb8);			/* mov $word, %r8 */
 	memcpy(p, &word, 8);
@@ -223,13 +307,13 @@ static unsigned char *put_joint_ender(unsigned char *p, enum form form, unsigned
 	return p;
 }
 
-static void together(void)
+static void together(enum form form)
 {
 	unsigned char *code = code_pages(PAGE), *task;
 	long (*heat)(long, long) = (void *)code;
 	pid_t pid[TOGETHER];
 
-	put_joint_ender(code, FORM_MOV, &task);
+	put_joint_ender(code, form, &task);
 	seal(code, PAGE);
 	for (int n = 0; n < HOT; n++)
 		if (heat(1, 0) != -EINVAL)
@@ -256,11 +340,12 @@ static void together(void)
 static void all_together(void)
 {
 	for (int n = 0; n < TASKS; n++)
-		together();
+		together(n & 1 ? FORM_MOV : FORM_NOP);
 }
 
 const struct test tests[] = {
 	{ "places", places },
+	{ "taken away", taken },
 	{ "endings", endings },
 	{ "endings at once", all_together },
 	{ NULL, NULL },

@@ -461,11 +461,75 @@ static void reclaimed(void)
 	ran(1);
 }
 
+/*
+ * Writers that are killed while the code of a process is put back for them. What they
+ * did not get to is hot, and has to be known as such: a call may still begin where the
+ * syscall instruction was.
+ */
+#define ROUNDS 20
+
+/* from_inside makes system call nr there. */
+long from_inside(long nr, const unsigned char *syscall);
+asm(".text\n"
+    "from_inside:\n"
+    "	mov %rdi, %rax\n"
+    "	jmp *%rsi\n");
+
+static void writers_that_are_killed(void)
+{
+	for (;;) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			open(file.path, O_WRONLY | O_CLOEXEC);
+			_exit(0);
+		}
+		doze(draw(&seed) % 3000 / 1e6);
+		kill(pid, SIGKILL);
+		reap(pid);
+	}
+}
+
+static void killed(void)
+{
+	unsigned char *map;
+	pid_t pid;
+
+	make_file();
+	/* A form that each process has for itself. */
+	for (int page = 0; page < PAGES; page++)
+		for (int i = 0; i < SITES; i++)
+			put_site(file.bytes + page * PAGE + i * SPACE, &file.site[page][i], FORM_MOV, SYS_getpid);
+	write_file();
+	/* Before there is anything that it could have, too. */
+	pid = start(writers_that_are_killed);
+	map = map_file();
+	for (int n = 0; n < ROUNDS; n++) {
+		all_work(map, HOT);
+		for (int page = 0; page < PAGES; page++)
+			for (int i = 0; i < SITES; i++) {
+				long r = from_inside(SYS_getppid, map + (file.site[page][i].after - 2 - file.bytes));
+
+				if (r != getppid())
+					bad("a call from inside of a site: %ld", r);
+			}
+	}
+	if (kill(pid, SIGKILL))
+		fail("kill");
+	ended(pid, "kills writers", 256 + SIGKILL);
+	munmap(map, sizeof(file.bytes));
+	unlink(file.path);
+	ran(ROUNDS);
+}
+
 const struct test tests[] = {
 	{ "inherited", inherited },
 	{ "own ways", own_ways },
 	{ "written", written },
 	{ "truncated", truncated },
+	{ "killed", killed },
 	{ "raced", raced },
 	{ "reclaimed", reclaimed },
 	{ NULL, NULL },
