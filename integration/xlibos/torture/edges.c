@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What only few programs rely on: arithmetic flags that a system call keeps, the bytes
- * of the code behind a signal handler, and opcodes that are invalid.
+ * of the code behind a signal handler, opcodes that are invalid, and code in cores.
  */
 #include "torture.h"
+
+#include <elf.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #define LIMIT 5			/* what the argument is compared with before the call */
 #define FUNCTION 64		/* bytes of one */
@@ -154,9 +158,88 @@ static void invalid(void)
 	ran(ARRAY_SIZE(code));
 }
 
+/* in_core is where a core file, in memory, has what was at address, or NULL. */
+static const unsigned char *in_core(const unsigned char *core, unsigned long address)
+{
+	const Elf64_Ehdr *e = (const void *)core;
+	const Elf64_Phdr *p = (const void *)(core + e->e_phoff);
+
+	for (int i = 0; i < e->e_phnum; i++)
+		if (p[i].p_type == PT_LOAD && address - p[i].p_vaddr < p[i].p_filesz)
+			return core + p[i].p_offset + (address - p[i].p_vaddr);
+	return NULL;
+}
+
+/* crash makes a core in the folder, with hot sites. */
+static void crash(const char *folder, const struct site *s, int n)
+{
+	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+
+	no_crash_reports();
+	if (chdir(folder) || setrlimit(RLIMIT_CORE, &all))
+		fail("prepare for a core");
+	for (int i = 0; i < n; i++)
+		heat(&s[i]);
+	raise(SIGSEGV);
+	_exit(1);
+}
+
+/* A debugger finds the program's own code in its core. */
+static void cores(void)
+{
+	char folder[] = "/tmp/torture-XXXXXX", name[64], pattern[64] = "";
+	unsigned char *page = code_pages(PAGE), code[PAGE];
+	const unsigned char *core, *found;
+	struct site s[FORMS];
+	struct stat st;
+	int n, status, fd = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC);
+	pid_t pid;
+
+	if (fd < 0 || read(fd, pattern, sizeof(pattern)) < 1 || strcmp(pattern, "core\n")) {
+		note("cores go elsewhere");
+		return;
+	}
+	close(fd);
+	n = put_sites(page + 128, s, SYS_lseek);
+	memcpy(code, page, PAGE);
+	seal(page, PAGE);
+	if (!mkdtemp(folder))
+		fail("mkdtemp");
+	pid = fork();
+	if (pid < 0)
+		fail("fork");
+	if (!pid)
+		crash(folder, s, n);
+	if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) || !WCOREDUMP(status))
+		bad("no core: status %#x", status);
+	snprintf(name, sizeof(name), "%s/core", folder);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		snprintf(name, sizeof(name), "%s/core.%d", folder, pid);
+		fd = open(name, O_RDONLY | O_CLOEXEC);
+	}
+	if (fd < 0 || fstat(fd, &st))
+		fail("open a core");
+	core = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (core == MAP_FAILED)
+		fail("mmap");
+	for (int i = 0; i < n; i++) {
+		found = in_core(core, (unsigned long)s[i].start);
+		if (!found || memcmp(found, code + (s[i].start - page), s[i].after - s[i].start))
+			bad("%s: a core %s", form_name[s[i].form], found ? "has other code" : "has no code");
+	}
+	munmap((void *)core, st.st_size);
+	close(fd);
+	unlink(name);
+	rmdir(folder);
+	munmap(page, PAGE);
+	ran(n);
+}
+
 const struct test tests[] = {
 	{ "flags", flags },
 	{ "trampoline", trampoline },
 	{ "invalid", invalid },
+	{ "cores", cores },
 	{ NULL, NULL },
 };
