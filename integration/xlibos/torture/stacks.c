@@ -14,6 +14,7 @@ struct at {
 };
 static struct at at[FORMS];
 static int n_at;
+static unsigned char *at_code;
 
 /* A call needs a stack. Who writes one for a syscall has to see to that. */
 static bool stackless(enum form form, int nr)
@@ -27,13 +28,15 @@ static bool needs_memory(enum form form)
 	return form == FORM_STACK || form == FORM_CANCEL;
 }
 
+/* Anew each time: a site that was without a stack once is not rewritten again. */
 static void build(void)
 {
-	unsigned char *code, *p;
+	unsigned char *p;
 
 	if (n_at)
-		return;
-	code = p = code_pages(PAGE);
+		munmap(at_code, PAGE);
+	n_at = 0;
+	at_code = p = code_pages(PAGE);
 	for (int form = 0; form < FORMS; form++) {
 		if (!stackless(form, SYS_getpid))
 			continue;
@@ -46,7 +49,7 @@ static void build(void)
 		BYTES(0x4c, 0x89, 0xc4);		/* mov %r8, %rsp */
 		BYTES(0xc3);
 	}
-	seal(code, PAGE);
+	seal(at_code, PAGE);
 }
 
 /* try makes all forms' calls at sp, if they can be made there. */
@@ -54,6 +57,7 @@ static void try(const char *what, unsigned long sp, bool memory)
 {
 	long pid = getpid();
 
+	build();
 	for (int i = 0; i < n_at; i++) {
 		if (needs_memory(at[i].form) && !memory)
 			continue;
@@ -84,7 +88,6 @@ static void places(void)
 {
 	unsigned char *area, *stack;
 
-	build();
 	area = map(3 * PAGE, PROT_NONE);
 	stack = area + PAGE;
 	if (mprotect(stack, PAGE, PROT_READ | PROT_WRITE))
@@ -172,13 +175,15 @@ static void taken(void)
 	seal(code, PAGE);
 	for (unsigned int i = 0; i < ARRAY_SIZE(takes); i++)
 		for (int form = 0; form < FORMS; form++) {
-			unsigned char *stack = map(2 * PAGE, PROT_READ | PROT_WRITE);
-			unsigned long a[5], r, want = address(takes[i].result, stack);
+			unsigned long a[5], r, want;
+			unsigned char *stack;
 
-			for (int n = 0; n < 5; n++)
-				a[n] = address(takes[i].args[n], stack);
 			if (!f[i][form])
 				continue;
+			stack = map(2 * PAGE, PROT_READ | PROT_WRITE);
+			want = address(takes[i].result, stack);
+			for (int n = 0; n < 5; n++)
+				a[n] = address(takes[i].args[n], stack);
 			for (int n = 0; n < HOT; n++) /* addresses that are none */
 				f[i][form]((unsigned long)stack + PAGE, 1, 0, 0, MAP_FIXED, 0);
 			r = f[i][form]((unsigned long)stack + PAGE / 2, a[0], a[1], a[2], a[3], a[4]);
@@ -234,7 +239,6 @@ static pid_t start(const void *code, unsigned char *stack)
 
 static void endings(void)
 {
-	build();
 	if (!ender[FORM_ABS]) {
 		unsigned char *code = code_pages(PAGE), *p = code;
 
