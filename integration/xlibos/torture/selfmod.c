@@ -340,11 +340,38 @@ static void *stubs(void)
 	return (void *)found;
 }
 
+/* Two threads find out about a stub at the same time, whether it is there or not. */
+static const struct site *both_call;
+static volatile bool go;
+
+static void *call_it(void *unused)
+{
+	(void)unused;
+	while (!go)
+		;
+	works_n(both_call, HOT);
+	return NULL;
+}
+
+static void call_at_once(const struct site *s)
+{
+	pthread_t t[2];
+
+	both_call = s;
+	go = false;
+	for (int i = 0; i < 2; i++)
+		if (pthread_create(&t[i], NULL, call_it, NULL))
+			fail("pthread_create");
+	go = true;
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+}
+
 /* A program unmaps what it has not mapped, or maps over it. */
 static void without_stubs(bool over)
 {
 	unsigned char *p = map(RW, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	struct site s[4];
+	struct site s[16];
 	void *area;
 
 	learn();
@@ -366,7 +393,7 @@ static void without_stubs(bool over)
 		fail("munmap stubs");
 	}
 	for (unsigned int i = 0; i < ARRAY_SIZE(s); i++)
-		works_n(&s[i], HOT);
+		call_at_once(&s[i]);
 	_exit(0);
 }
 
