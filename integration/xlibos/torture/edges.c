@@ -188,18 +188,23 @@ static void crash(const char *folder, const struct site *s, int n)
 static void cores(void)
 {
 	char folder[] = "/tmp/torture-XXXXXX", name[64], pattern[64] = "";
-	unsigned char *page = code_pages(PAGE), code[PAGE];
+	unsigned char *page, code[PAGE];
 	const unsigned char *core, *found;
 	struct site s[FORMS];
 	struct stat st;
 	int n, status, fd = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC);
 	pid_t pid;
 
-	if (fd < 0 || read(fd, pattern, sizeof(pattern)) < 1 || strcmp(pattern, "core\n")) {
+	if (fd < 0 || read(fd, pattern, sizeof(pattern) - 1) < 1)
+		fail("core_pattern");
+	close(fd);
+	if (strcmp(pattern, "core\n")) {
+		if (kernel_mode() != MODE_NONE)
+			bad("cores go to %s", pattern);
 		note("cores go elsewhere");
 		return;
 	}
-	close(fd);
+	page = code_pages(PAGE);
 	n = put_sites(page + 128, s, SYS_lseek);
 	memcpy(code, page, PAGE);
 	seal(page, PAGE);
