@@ -97,9 +97,7 @@ static void trampoline(void)
 		/* In a process that has not executed it yet, too. */
 		if (n % HOT)
 			continue;
-		child = fork();
-		if (child < 0)
-			fail("fork");
+		child = forked();
 		if (!child) {
 			raise(SIGUSR1);
 			_exit(0);
@@ -139,11 +137,9 @@ static void invalid(void)
 	for (int n = 0; n < HOT; n++)
 		call0(&s);
 	for (unsigned int i = 0; i < ARRAY_SIZE(code); i++) {
-		pid_t child = fork();
+		pid_t child = forked();
 		int status;
 
-		if (child < 0)
-			fail("fork");
 		if (!child) {
 			no_crash_reports();
 			alarm(30);
@@ -210,9 +206,7 @@ static void cores(void)
 	seal(page, PAGE);
 	if (!mkdtemp(folder))
 		fail("mkdtemp");
-	pid = fork();
-	if (pid < 0)
-		fail("fork");
+	pid = forked();
 	if (!pid)
 		crash(folder, s, n);
 	if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) || !WCOREDUMP(status))

@@ -229,10 +229,8 @@ static int step_children(void)
 static int step(int (*f)(const struct site *), const struct site *s, int limit)
 {
 	int status, n = 0;
-	pid_t pid = fork();
+	pid_t pid = forked();
 
-	if (pid < 0)
-		fail("fork");
 	if (!pid) {
 		if (ptrace(PTRACE_TRACEME, 0, 0, 0))
 			_exit(98);

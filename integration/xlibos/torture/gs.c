@@ -147,7 +147,7 @@ static int keeps(const long *base)
 		if (raw2(SYS_arch_prctl, ARCH_GET_GS, &told) || told != (unsigned long)base)
 			return WRONG_BASE;
 	}
-	child = fork();
+	child = forked();
 	if (!child) {
 		pid = raw0(SYS_getpid);
 		for (int n = 0; n < ROUNDS; n++)
@@ -394,10 +394,8 @@ static int in_32_bits(void)
 /* run is one case in a process of its own. */
 static int run(int (*f)(void))
 {
-	pid_t child = fork();
+	pid_t child = forked();
 
-	if (child < 0)
-		fail("fork");
 	if (!child) {
 		no_crash_reports();
 		pid = raw0(SYS_getpid);
@@ -418,9 +416,7 @@ static void start_neighbours(void)
 		fail("mmap");
 	*leave = false;
 	for (int i = 0; i < NEIGHBOURS; i++) {
-		neighbour[i] = fork();
-		if (neighbour[i] < 0)
-			fail("fork");
+		neighbour[i] = forked();
 		if (neighbour[i])
 			continue;
 		pid = raw0(SYS_getpid);

@@ -203,9 +203,7 @@ static void by_processes(void)
 
 		open_gate();
 		for (int i = 0; i < CHILDREN; i++) {
-			child[i] = fork();
-			if (child[i] < 0)
-				fail("fork");
+			child[i] = forked();
 			if (!child[i]) {
 				learn();
 				execute(CHILDREN + 1);
@@ -234,9 +232,7 @@ static void by_late_children(void)
 	open_gate();
 	execute(1);
 	for (int i = 0; i < CHILDREN; i++) {
-		child[i] = fork();
-		if (child[i] < 0)
-			fail("fork");
+		child[i] = forked();
 		if (!child[i]) {
 			learn();
 			execute(CHILDREN);

@@ -56,9 +56,7 @@ static int in_child(int (*f)(const struct site *), const struct site *s)
 		works_n(&site[i], HOT);
 	for (int i = 0; i < n_allowed; i++)
 		works_n(&allowed[i], HOT);
-	pid = fork();
-	if (pid < 0)
-		fail("fork");
+	pid = forked();
 	if (!pid) {
 		no_crash_reports();
 		learn();

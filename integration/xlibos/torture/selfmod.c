@@ -400,11 +400,9 @@ static void without_stubs(bool over)
 static void no_stubs(void)
 {
 	for (int over = 0; over < 2; over++) {
-		pid_t pid = fork();
+		pid_t pid = forked();
 		int status;
 
-		if (pid < 0)
-			fail("fork");
 		if (!pid)
 			without_stubs(over);
 		status = reap(pid);
@@ -425,9 +423,7 @@ static void after_fork(void)
 
 		protect(p, turn & 1 ? RWX : RX);
 		works_n(&s, HOT);
-		pid = fork();
-		if (pid < 0)
-			fail("fork");
+		pid = forked();
 		if (!pid || turn & 2) {
 			if (!pid)
 				learn();

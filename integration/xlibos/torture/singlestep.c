@@ -38,9 +38,7 @@ static pid_t trace(int (*f)(long), long arg)
 		works_n(&site[i], HOT);
 	for (int i = 0; i < n_other; i++)
 		works_n(&other[i], HOT);
-	pid = fork();
-	if (pid < 0)
-		fail("fork");
+	pid = forked();
 	if (!pid) {
 		no_crash_reports();
 		if (ptrace(PTRACE_TRACEME, 0, 0, 0))

@@ -136,10 +136,8 @@ static void check_file(void)
 
 static pid_t start(void (*run)(void))
 {
-	pid_t pid = fork();
+	pid_t pid = forked();
 
-	if (pid < 0)
-		fail("fork");
 	if (!pid) {
 		learn();
 		run();
@@ -480,10 +478,8 @@ asm(".text\n"
 static void writers_that_are_killed(void)
 {
 	for (;;) {
-		pid_t pid = fork();
+		pid_t pid = forked();
 
-		if (pid < 0)
-			fail("fork");
 		if (!pid) {
 			open(file.path, O_WRONLY | O_CLOEXEC);
 			_exit(0);

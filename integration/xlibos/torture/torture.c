@@ -122,6 +122,15 @@ unsigned long draw(unsigned long *state)
 	return *state * 0x2545f4914f6cdd1dul;
 }
 
+pid_t forked(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		fail("fork");
+	return pid;
+}
+
 int reap(pid_t pid)
 {
 	int status;
@@ -240,9 +249,7 @@ int main(int argc, char **argv)
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
-	worker = fork();
-	if (worker < 0)
-		fail("fork");
+	worker = forked();
 	if (!worker) {
 		setpgid(0, 0);
 		sigprocmask(SIG_UNBLOCK, &child, NULL);

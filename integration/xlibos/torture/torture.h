@@ -62,6 +62,8 @@ double now(void);		/* seconds of the monotonic clock */
 void doze(double seconds);	/* sleeps to the end, in spite of signals */
 unsigned long draw(unsigned long *state); /* the next pseudo-random number */
 
+/* forked is fork, which fails the program if it fails. */
+pid_t forked(void);
 /* reap waits for a child and returns its exit code, 256 + N after a signal N. */
 int reap(pid_t pid);
 
