@@ -11,12 +11,12 @@ import (
 	"github.com/xcontainer/xcontainer/pkg/xen/pv"
 )
 
-// maxVCPUs is how many virtual CPUs have their state in the shared page; a guest
-// with more must move it before the others can run.
-const maxVCPUs = abi.LegacyVCPUs
+// MaxVCPUs of a domain: how many have their state in the shared page. A guest with
+// more must move it before the others can run.
+const MaxVCPUs = abi.LegacyVCPUs
 
-// maxMemoryKiB bounds a domain to 512 GiB.
-const maxMemoryKiB = 512 << 20
+// MaxMemoryKiB bounds a domain to 512 GiB.
+const MaxMemoryKiB = 512 << 20
 
 // Config says what domain to build.
 type Config struct {
@@ -53,8 +53,8 @@ func (c *Config) check() error {
 		what = "no uuid"
 	case c.Kernel == nil:
 		what = "no kernel"
-	case c.VCPUs < 1 || c.VCPUs > maxVCPUs:
-		what = fmt.Sprintf("%d virtual CPUs, want 1 to %d", c.VCPUs, maxVCPUs)
+	case c.VCPUs < 1 || c.VCPUs > MaxVCPUs:
+		what = fmt.Sprintf("%d virtual CPUs, want 1 to %d", c.VCPUs, MaxVCPUs)
 	case memory != nil:
 		return memory
 	case len(c.Cmdline) > abi.StartInfoMaxCmdLength:
@@ -68,8 +68,8 @@ func (c *Config) check() error {
 }
 
 func checkMemory(kib uint64) error {
-	if kib < 4 || kib > maxMemoryKiB {
-		return fmt.Errorf("%w: memory of %d KiB, want 4 to %d", ErrConfig, kib, uint64(maxMemoryKiB))
+	if kib < 4 || kib > MaxMemoryKiB {
+		return fmt.Errorf("%w: memory of %d KiB, want 4 to %d", ErrConfig, kib, uint64(MaxMemoryKiB))
 	}
 	return nil
 }

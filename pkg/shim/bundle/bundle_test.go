@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xcontainer/xcontainer/pkg/libos/agentapi"
+	"github.com/xcontainer/xcontainer/pkg/xen"
 )
 
 // defaultSpec has what containerd's clients send for a plain image.
@@ -376,4 +377,14 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLargestDomain: what is accepted here is what can be built.
+func TestLargestDomain(t *testing.T) {
+	if maxVCPUs != xen.MaxVCPUs {
+		t.Errorf("%d virtual CPUs at most, package xen builds %d", maxVCPUs, xen.MaxVCPUs)
+	}
+	if maxMemoryBytes != xen.MaxMemoryKiB<<10 {
+		t.Errorf("%d bytes at most, package xen builds %d KiB", maxMemoryBytes, xen.MaxMemoryKiB)
+	}
 }

@@ -25,7 +25,7 @@ const (
 	MaxVCPUs = 4
 
 	minMemoryBytes = 48 << 20 // below this the kernel does not boot
-	// What package xen builds at most.
+	// What package xen builds at most, which this one does not import.
 	maxMemoryBytes = 512 << 30
 	maxVCPUs       = 32
 )
