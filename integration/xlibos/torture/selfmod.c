@@ -298,16 +298,23 @@ static void mappings(void)
 	ran(TURNS);
 }
 
-/* A copy of hot code, made by the program, is code, too. */
+/*
+ * A copy of hot code, made by the program, is code, too. A copied call of a stub leads
+ * nowhere, as docs/xlibos.md says.
+ */
 static void copies(void)
 {
 	for (int turn = 0; turn < TURNS; turn++) {
 		int far = turn & 1 ? MAP_32BIT : 0;
 		unsigned char *p = map(RW, MAP_PRIVATE | MAP_ANONYMOUS | far, -1);
 		unsigned char *q = map(RW, MAP_PRIVATE | MAP_ANONYMOUS | (turn & 2 ? MAP_32BIT : 0), -1);
-		struct site s = another(p), copy = s;
+		struct site s, copy;
 		unsigned int at = draw(&seed) % (PAGE - SPACE);
 
+		do
+			s = another(p);
+		while (s.form == FORM_MOV && rewriting());
+		copy = s;
 		protect(p, RX);
 		works_n(&s, HOT);
 		memcpy(q + at, p, SPACE);
