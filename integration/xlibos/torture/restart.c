@@ -169,7 +169,8 @@ static void handlers(void)
  */
 static void asleep(struct site *s, int flags)
 {
-	struct timespec t = { 1, 0 }, rest = { -1, -1 };
+	/* Longer than the machine may stand still, or the sleep is over when the signal comes. */
+	struct timespec t = { 60, 0 }, rest = { -1, -1 };
 	double slack = prctl(PR_GET_TIMERSLACK) / 1e9;
 	double begun, left, slept;
 	long r;
@@ -182,6 +183,8 @@ static void asleep(struct site *s, int flags)
 	slept = now() - begun;
 	finish();
 	left = rest.tv_sec + rest.tv_nsec / 1e9;
+	if (slept > 1)
+		note("%s: a signal ended a sleep after %.1f s", form_name[s->form], slept);
 	want("interrupted", r == -EINTR && ends && !restarts, r);
 	if (left <= 0 || left > t.tv_sec + slack || left < t.tv_sec - slept)
 		bad("%s; syscall %d interrupted: %.6f s left of %ld after %.6f", form_name[s->form], s->nr, left,
