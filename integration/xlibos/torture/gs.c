@@ -135,7 +135,6 @@ static int keeps(const long *base)
 {
 	unsigned long told;
 	pid_t child;
-	int status;
 
 	for (int n = 0; n < ROUNDS; n++) {
 		if (gs_word() != *base)
@@ -155,9 +154,7 @@ static int keeps(const long *base)
 				_exit(1);
 		_exit(0);
 	}
-	while (waitpid(child, &status, 0) != child)
-		;
-	return status ? CHILD_WRONG : RIGHT;
+	return reap(child) ? CHILD_WRONG : RIGHT;
 }
 
 static int set_base(const long *base)

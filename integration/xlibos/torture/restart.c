@@ -294,9 +294,7 @@ static void start(const struct site *s)
 {
 	struct child *c = &child[children++];
 
-	*c = (struct child){ .pid = fork(), .site = s };
-	if (c->pid < 0)
-		fail("fork");
+	*c = (struct child){ .pid = forked(), .site = s };
 	if (!c->pid)
 		_exit(wait_out(s));
 }

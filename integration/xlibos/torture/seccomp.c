@@ -232,7 +232,7 @@ static int inherited(const struct site *unused)
 
 	(void)unused;
 	filter_nr(SYS_getuid, SECCOMP_RET_ERRNO | 77);
-	pid = fork();
+	pid = forked();
 	if (!pid) {
 		for (int n = 0; n < HOT; n++)
 			for (int i = 0; i < n_sites; i++)
@@ -240,9 +240,8 @@ static int inherited(const struct site *unused)
 					_exit(1 + site[i].form);
 		_exit(0);
 	}
-	while (waitpid(pid, &status, 0) != pid)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 94;
+	status = reap(pid);
+	return status < 256 ? status : 94;
 }
 
 static void children(void)
