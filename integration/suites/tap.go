@@ -54,10 +54,10 @@ func tapStatus(verdict, directive string) Status {
 }
 
 // What differs between two runs of the same test: addresses, and numbers of
-// processes, files and times.
+// processes, files, times and memory.
 var (
 	address = regexp.MustCompile(`0x[0-9a-fA-F]+`)
-	number  = regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?\b`)
+	number  = regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?([kKMG]B)?\b`)
 	space   = regexp.MustCompile(`\s+`)
 )
 

@@ -42,10 +42,12 @@ ok 53 global.user_notification_filter_empty # SKIP cannot tell
 ok 4 Check success of execveat(-100, '/var/tmp/suite/exec/execveat', 0)... ` + `
 ok 1 sys membarrier MEMBARRIER_CMD_GET_REGISTRATIONS test: flags = 0, ret = 16, registrations = 16
 ok 2 mapped at 0x7f12deadb000 after 12.5 ms
+ok 3 Success reaping a child with 2MB of memory allocations
 `, Results{
 			"4 Check success of execveat(-N, '/var/tmp/suite/exec/execveat', N)...":                         Pass,
 			"1 sys membarrier MEMBARRIER_CMD_GET_REGISTRATIONS test: flags = N, ret = N, registrations = N": Pass,
-			"2 mapped at 0x- after N ms": Pass,
+			"2 mapped at 0x- after N ms":                             Pass,
+			"3 Success reaping a child with N of memory allocations": Pass,
 		}},
 		"directives": {"ok 1 # SKIP Cannot test\nnot ok 2 one # TODO later\nok 3 two # XFAIL\nok 4 - three\nok 4 - three\n", Results{
 			"1": Skip, "2 one": Pass, "3 two": Pass, "4 three": Pass, "4 three #2": Pass,
