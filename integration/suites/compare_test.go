@@ -128,8 +128,18 @@ func TestKnown(t *testing.T) {
 // The committed lists are well-formed, and their tests are in units that there are.
 func TestCommittedLists(t *testing.T) {
 	for _, s := range All() {
-		if _, err := KnownOf(s.Name, []string{"full", "off", "runc"}); err != nil {
+		modes := []string{"full", "off", "runc"}
+		up, err := KnownOf(s.Name, modes, 1)
+		if err != nil {
 			t.Error(err)
+		}
+		smp, err := KnownOf(s.Name, modes, 2)
+		if err != nil {
+			t.Error(err)
+		}
+		// The SMP kernel's are added to the others.
+		if s.Name == "selftests" && (len(up[AnyMode]) == 0 || len(smp[AnyMode]) <= len(up[AnyMode])) {
+			t.Errorf("selftests: %d known with one virtual CPU, %d with two", len(up[AnyMode]), len(smp[AnyMode]))
 		}
 		if s.Limit <= 0 || s.MemoryMB <= 0 || len(s.Short) == 0 || strings.ContainsAny(s.Name, " /:") {
 			t.Errorf("suite %q is not complete", s.Name)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 )
 
@@ -39,28 +38,36 @@ type Lists map[string]Known
 // AnyMode is no mode's name.
 const AnyMode = ""
 
-// KnownOf returns what is known of a suite: what known/SUITE.known says, and for
-// each mode that has one, known/SUITE.MODE.known.
-func KnownOf(suite string, modes []string) (Lists, error) {
+// KnownOf returns what is known of a suite: what known/SUITE.known says, with more than
+// one virtual CPU known/SUITE.smp.known, and for each mode that has one,
+// known/SUITE.MODE.known.
+func KnownOf(suite string, modes []string, vcpus int) (Lists, error) {
 	all := Lists{}
-	for _, mode := range slices.Concat([]string{AnyMode}, modes) {
-		file := "known/" + suite + ".known"
-		if mode != AnyMode {
-			file = "known/" + suite + "." + mode + ".known"
-		}
+	add := func(mode, name string) error {
+		file := "known/" + name + ".known"
 		text, err := knownFiles.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			return nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("suites: %w", err)
+			return fmt.Errorf("suites: %w", err)
 		}
-		all[mode] = Known{}
+		if all[mode] == nil {
+			all[mode] = Known{}
+		}
 		if err := all[mode].add(string(text)); err != nil {
-			return nil, fmt.Errorf("suites: %s: %w", file, err)
+			return fmt.Errorf("suites: %s: %w", file, err)
 		}
+		return nil
 	}
-	return all, nil
+	err := add(AnyMode, suite)
+	if vcpus > 1 {
+		err = errors.Join(err, add(AnyMode, suite+".smp"))
+	}
+	for _, mode := range modes {
+		err = errors.Join(err, add(mode, suite+"."+mode))
+	}
+	return all, err
 }
 
 // add reads lines "TEST # reason"; a line that begins with a blank goes on with the

@@ -56,7 +56,7 @@ func (r *runner) run(ctx context.Context) (v suites.Verdict, err error) {
 		return v, err
 	}
 	modes := slices.Concat(r.options.modes, slices.Sorted(maps.Keys(earlier)))
-	known, err := suites.KnownOf(r.suite.Name, modes)
+	known, err := suites.KnownOf(r.suite.Name, modes, r.options.vcpus)
 	if err != nil {
 		return v, err
 	}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Programs that use %gs and %fs for themselves, while they and others make calls at
- * hot sites. What they load they find again.
+ * hot sites. What they load they find again. And one selector that the kernel has for
+ * programs, which tells the number of a CPU.
  *
  * With X-LibOS (kernel_mode() bounce or shared) the kernel may need the base of %gs
  * for itself. Then it may refuse to set it: arch_prctl() fails, wrgsbase is a
@@ -506,9 +507,35 @@ static void old_entry(void)
 	end_neighbours();
 }
 
+/* The vDSO finds it in the limit of a selector, or asks the processor. */
+static void cpu_number(void)
+{
+	cpu_set_t all;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		fail("sched_getaffinity");
+	for (unsigned int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		unsigned int is;
+		cpu_set_t one;
+
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) || getcpu(&is, NULL))
+			fail("a CPU of its own");
+		if (is != cpu)
+			bad("getcpu() on CPU %u: %u", cpu, is);
+	}
+	if (sched_setaffinity(0, sizeof(all), &all))
+		fail("sched_setaffinity");
+	ran(1);
+}
+
 const struct test tests[] = {
 	{ "selectors and bases", selectors },
 	{ "wrgsbase", instruction },
 	{ "32-bit entry", old_entry },
+	{ "number of the CPU", cpu_number },
 	{ NULL, NULL },
 };
