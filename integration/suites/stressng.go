@@ -10,9 +10,10 @@ import (
 	"github.com/xcontainer/xcontainer/integration/lab"
 )
 
-// stressors are what stress-ng is run with. A unit is one of them.
+// stressors are what stress-ng is run with. A unit is one of them. timerfd is not among
+// them: Debian 12's fails everywhere, for it wants a file in a folder that it has not made.
 var stressors = []string{
-	"cpu", "signal", "sigq", "sigfd", "sigsuspend", "sigpending", "sigsegv", "timer", "itimer", "timerfd", "vm", "mmap",
+	"cpu", "signal", "sigq", "sigfd", "sigsuspend", "sigpending", "sigsegv", "timer", "itimer", "vm", "mmap",
 	"mremap", "fork", "vfork", "clone", "exec", "pthread", "futex", "sem", "switch", "pipe", "eventfd", "yield", "poll",
 	"epoll", "syscall", "get", "nanosleep",
 }

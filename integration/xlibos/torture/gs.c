@@ -15,11 +15,13 @@
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <sys/auxv.h>
 #include <sys/time.h>
 
 #define NEIGHBOURS 2
 #define ROUNDS 20		/* of calls and yields, in each case */
+#define BUSY 3000000		/* turns that take longer than a process may run at once */
 #define HWCAP2_FSGSBASE 2
 #define LDT_SELECTOR 7		/* entry 0 of the LDT, for programs */
 #define DATA_SELECTOR USER_SS	/* all memory, as %ss */
@@ -129,6 +131,53 @@ static int data_selector(void)
 			return WRONG_VALUE;
 	}
 	return RIGHT;
+}
+
+static sigjmp_buf fault;
+
+static void at_fault(int sig)
+{
+	(void)sig;
+	siglongjmp(fault, 1);
+}
+
+/*
+ * Whatever a program finds by a selector of all memory, it is not what another one on the
+ * same processor has its base at. A call would repair it: be preempted without one.
+ */
+static int others_base(void)
+{
+	volatile int result = RIGHT;
+	cpu_set_t one;
+	pid_t other;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	if (signal(SIGSEGV, at_fault) == SIG_ERR || sched_setaffinity(0, sizeof(one), &one))
+		return WRONG_RESULT;
+	other = forked();
+	if (!other) {
+		if (raw2(SYS_arch_prctl, ARCH_SET_GS, low))
+			_exit(REFUSED);
+		while (gs_word() == low[0])
+			;
+		_exit(WRONG_VALUE);
+	}
+	for (volatile int n = 0; n < ROUNDS && result == RIGHT; n++) {
+		load_gs(DATA_SELECTOR);
+		for (volatile long i = 0; i < BUSY; i++)
+			;
+		if (!sigsetjmp(fault, 1) && gs_word() == low[0])
+			result = WRONG_BASE;
+		if (!calls())
+			result = WRONG_RESULT;
+	}
+	kill(other, SIGKILL);
+	switch (reap(other)) {
+	case 256 + SIGKILL: return result;
+	case REFUSED: return REFUSED;
+	}
+	return CHILD_WRONG;
 }
 
 /* keeps checks that base is the one of %gs, also in a child. */
@@ -440,9 +489,11 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } cases[] = {
-	{ "null selector", null_selector }, { "data selector", data_selector }, { "base below 4 GiB", set_low },
-	{ "base above 4 GiB", set_high }, { "base in the last page", set_last }, { "base of nobody", get_base }, { "LDT, %gs", ldt_gs },
-	{ "LDT, entry gone", ldt_gone }, { "place of a call", place }, { "%fs", fs }, { "null selector again", null_selector },
+	{ "null selector", null_selector }, { "data selector", data_selector },
+	{ "base of another", others_base }, { "base below 4 GiB", set_low },
+	{ "base above 4 GiB", set_high }, { "base in the last page", set_last },
+	{ "base of nobody", get_base }, { "LDT, %gs", ldt_gs }, { "LDT, entry gone", ldt_gone },
+	{ "place of a call", place }, { "%fs", fs }, { "null selector again", null_selector },
 };
 
 static void selectors(void)
