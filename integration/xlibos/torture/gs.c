@@ -133,6 +133,15 @@ static int data_selector(void)
 	return RIGHT;
 }
 
+static bool stay_on(unsigned int cpu)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return !sched_setaffinity(0, sizeof(one), &one);
+}
+
 static sigjmp_buf fault;
 
 static void at_fault(int sig)
@@ -148,12 +157,9 @@ static void at_fault(int sig)
 static int others_base(void)
 {
 	volatile int result = RIGHT;
-	cpu_set_t one;
 	pid_t other;
 
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	if (signal(SIGSEGV, at_fault) == SIG_ERR || sched_setaffinity(0, sizeof(one), &one))
+	if (signal(SIGSEGV, at_fault) == SIG_ERR || !stay_on(sched_getcpu()))
 		return WRONG_RESULT;
 	other = forked();
 	if (!other) {
@@ -567,13 +573,10 @@ static void cpu_number(void)
 		fail("sched_getaffinity");
 	for (unsigned int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		unsigned int is;
-		cpu_set_t one;
 
 		if (!CPU_ISSET(cpu, &all))
 			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one) || getcpu(&is, NULL))
+		if (!stay_on(cpu) || getcpu(&is, NULL))
 			fail("a CPU of its own");
 		if (is != cpu)
 			bad("getcpu() on CPU %u: %u", cpu, is);
