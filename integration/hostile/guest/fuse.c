@@ -95,6 +95,17 @@ static const char *const names[] = {
 
 static const char *some_name(void) { return names[rnd() % (sizeof(names) / sizeof(*names))]; }
 
+/* No directory has an entry of another kind. "..\\.." is one, and noise() makes it. */
+static int is_component(const char *s)
+{
+	u64 n = length(s);
+
+	for (u64 i = 0; i < n; i++)
+		if (s[i] == '/')
+			return 0;
+	return n && !(s[0] == '.' && (n == 1 || (n == 2 && s[1] == '.')));
+}
+
 /* Reads a node to its end, whatever it is. */
 static void read_node(u64 node)
 {
@@ -123,8 +134,10 @@ static void walk_out(u64 root)
 		node = lookup(root, names[i]);
 		if (!node)
 			continue;
-		if (names[i][0] == '.' || names[i][0] == '/' || !names[i][0])
+		if (!is_component(names[i])) {
 			say("LEAK: found a name that is no component");
+			say(names[i]);
+		}
 		read_node(node);
 	}
 	at = name("evil", 0);
