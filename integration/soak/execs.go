@@ -164,13 +164,32 @@ func (s *soak) compare(b baseline, r *record.Record) {
 	shim, back := r.Shim.PID, r.Backend.PID
 	s.same("shim: memory", b.shim.rss, shimGrowth, of(shim, func(u usage) int64 { return u.rss }))
 	s.same("shim: descriptors", b.shim.fds, 0, of(shim, func(u usage) int64 { return u.fds }))
-	s.same("shim: mappings", b.shim.maps, 0, of(shim, func(u usage) int64 { return u.maps }))
+	s.sameMaps("shim", b.shim.maps, shim)
 	s.same("shim: goroutines", b.goroutines, 0, func() (int64, error) { return goroutines(shim) })
 	s.same("back-end: memory", b.backend.rss, backendGrowth, of(back, func(u usage) int64 { return u.rss }))
 	s.same("back-end: descriptors", b.backend.fds, 0, of(back, func(u usage) int64 { return u.fds }))
-	s.same("back-end: mappings", b.backend.maps, 0, of(back, func(u usage) int64 { return u.maps }))
+	s.sameMaps("back-end", b.backend.maps, back)
 	s.same("back-end: mappings of the domain", b.backend.devices, 0, of(back, func(u usage) int64 { return u.devices }))
 	s.same("domains", b.domains, 0, domains)
 	s.same("event channels", b.ports, 0, ports)
 	s.same("containerd: descriptors", b.daemon, 0, daemonFDs)
+}
+
+// sameMaps compares mappings, and shows those there are if there are more than were.
+func (s *soak) sameMaps(name string, was int64, pid int) {
+	failed := s.Failed
+	s.same(name+": mappings of files and of shared memory", was, 0, func() (int64, error) {
+		u, err := use(pid)
+		return u.maps, err
+	})
+	if s.Failed == failed {
+		return
+	}
+	lines, err := mappings(pid)
+	for _, line := range lines {
+		s.Say("%s", line)
+	}
+	if err != nil {
+		s.Say("%s: %v", name, err)
+	}
 }

@@ -25,8 +25,8 @@ import (
 type usage struct {
 	rss     int64 // bytes
 	fds     int64
-	maps    int64 // mappings, of whatever
-	devices int64 // mappings of Xen's devices: a domain's memory
+	maps    int64 // mappings of files, and of memory that is shared
+	devices int64 // of them those of Xen's devices: a domain's memory
 	threads int64
 }
 
@@ -53,17 +53,39 @@ func use(pid int) (u usage, err error) {
 		return u, err
 	}
 	u.fds = int64(len(fds))
-	maps, err := os.ReadFile(filepath.Join(dir, "maps"))
-	if err != nil {
-		return u, err
-	}
-	for line := range strings.Lines(string(maps)) {
-		u.maps++
-		if strings.Contains(line, "xen/") || strings.Contains(line, "privcmd") {
+	maps, err := mappings(pid)
+	for _, m := range maps {
+		if strings.Contains(m, "xen/") || strings.Contains(m, "privcmd") {
 			u.devices++
 		}
 	}
-	return u, nil
+	u.maps = int64(len(maps))
+	return u, err
+}
+
+// mappings are a process's lines of /proc/PID/maps, but for those of memory that is its
+// own: all of that is mapped by Go's runtime, as its heap and its tables grow and as it
+// asks for huge pages, and is measured as memory.
+func mappings(pid int) ([]string, error) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "maps"))
+	if err != nil {
+		return nil, err
+	}
+	return notOwn(string(b))
+}
+
+// notOwn are those lines of /proc/PID/maps that have a file, or are shared.
+func notOwn(maps string) (lines []string, err error) {
+	for line := range strings.Lines(maps) {
+		f := strings.Fields(line) // addresses, permissions, offset, device, inode, name
+		if len(f) < 5 || len(f[1]) != 4 {
+			return nil, fmt.Errorf("/proc/PID/maps: a line %q", line)
+		}
+		if f[4] != "0" || f[1][3] == 's' {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines, nil
 }
 
 // field reads a number out of a file of lines "Name: 12 kB".

@@ -26,6 +26,24 @@ func TestUse(t *testing.T) {
 	}
 }
 
+func TestNotOwn(t *testing.T) {
+	const text = `00400000-00a5c000 r-xp 00000000 08:01 131 /usr/local/bin/xcontainer-backend
+c000000000-c000400000 rw-p 00000000 00:00 0 [anon: Go: heap]
+c000400000-c004000000 ---p 00000000 00:00 0 
+7f0000000000-7f0000001000 rw-s 00000000 00:05 7 /dev/xen/privcmd
+7f0000001000-7f0000002000 rw-s 00000000 00:01 0 /dev/zero (deleted)
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0 [stack]
+`
+	lines, err := notOwn(text)
+	if err != nil || len(lines) != 3 || !strings.HasSuffix(lines[0], "xcontainer-backend") ||
+		!strings.HasSuffix(lines[1], "privcmd") || !strings.HasSuffix(lines[2], "(deleted)") {
+		t.Errorf("%q, %v", lines, err)
+	}
+	if lines, err := notOwn("00400000-00a5c000 r-xp\n"); err == nil {
+		t.Errorf("half a line: %q", lines)
+	}
+}
+
 func TestField(t *testing.T) {
 	const text = "VmRSSX:  1 kB\nVmRSS:\t  4711 kB\nThreads: 3\n"
 	if n, err := field(strings.NewReader(text), "VmRSS:"); n != 4711 || err != nil {
