@@ -31,8 +31,8 @@ var (
 // programs and the kernel's caches come to no exact number. A shim and a back-end
 // have been seen to have up to 1.3 MiB more at the end of a run of either form.
 const (
-	shimGrowth    = 3 << 20
-	backendGrowth = 3 << 20
+	shimGrowth    = 2 << 20
+	backendGrowth = 2 << 20
 	dom0Growth    = 16 << 20
 	slabGrowth    = 4 << 20
 )
